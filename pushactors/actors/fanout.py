@@ -1,0 +1,246 @@
+"""Accepting a push: who gets it is decided once, and it enters every target's mailbox in the order of acceptance.
+
+1. One push of an app is accepted at a time, wholly before or wholly after every change of an alias (C13). What is
+   addressed by alias remembers the binding that made its device a target (C4).
+2. It is one unit of work: the push, its targets, and whatever it made give way, become durable together (C2, C7).
+3. With time to live 0 and no `cid` nothing waits for the disk: it may be told and sent at once (C5).
+4. A target that is no actor now is absent. With time to live 0 it is missed without being asked.
+5. A target whose actor crashes over the newcomer keeps it: it waits, and nothing gives way for it.
+6. A `cid` of the last day gets the first answer again; a concurrent duplicate waits for the first (C6).
+7. A large fan-out lets others have their turn between slices; an alias change that comes between finds its fence in the
+   binding, which the mailbox judges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+import trio
+
+from pushactors.actors.device import DeviceActor
+from pushactors.actors.numbers import Numbers
+from pushactors.actors.tally import Tally
+from pushactors.actors.tenant import Tenant
+from pushactors.actors.unit import Unit
+from pushactors.domain.aliases import Registration
+from pushactors.domain.audience import Audience
+from pushactors.domain.message import Message, Verdict, expiry
+from pushactors.errors import ActorCrashed, Busy, CidReused, NoTarget
+from pushactors.stores.contract import CID_KEPT_DAYS, Accepted, CidRow, Store, TargetRow
+from pushactors.stores.patience import patient
+from pushactors.wire.ids import Binding, Cid, DeviceNo, Millis, MsgId, Platform, UnitNo
+
+SLICE = 500
+AT_ONCE = UnitNo(0)
+DAY_MS = 86_400_000
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """A push request, understood. `digest` is equal for equal pushes. `platforms` empty: all of them."""
+
+    audience: Audience
+    platforms: frozenset[Platform]
+    time_to_live_s: int
+    overrides: MsgId | None
+    body: bytes
+    sendno: int | None = None
+    cid: Cid | None = None
+    digest: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    msg_id: MsgId
+    sendno: int | None
+    targets: int
+    online: int
+    is_durable_first: bool
+    """Whether this may be told only when everything decided so far is durable."""
+
+
+class Devices(Protocol):
+    """Where the device actors are."""
+
+    def at_rest(self, device_no: DeviceNo) -> DeviceActor | None: ...
+    def get(self, device_no: DeviceNo, tenant: Tenant) -> DeviceActor: ...
+
+
+class Fanout:
+    """Accepts the pushes of one app. `resolve` names an audience's devices, as they are in the turn in
+    which it returns. See the law on top."""
+
+    def __init__(
+        self,
+        tenant: Tenant,
+        resolve: Callable[[Audience, frozenset[Platform]], Awaitable[list[Registration]]],
+        devices: Devices,
+        numbers: Numbers,
+        store: Store,
+        clock: Callable[[], Millis],
+        tally: Tally,
+    ) -> None:
+        self._tenant = tenant
+        self._resolve = resolve
+        self._devices = devices
+        self._numbers = numbers
+        self._store = store
+        self._clock = clock
+        self._tally = tally
+        self._turn = trio.StrictFIFOLock()
+        self._cids: dict[Cid, _Pending] = {}
+
+    async def count_targets(self, push: Push) -> int:
+        """How many devices the push would go to. Raises `NoTarget`."""
+        return len(await self._targets(push))
+
+    async def accept(self, push: Push) -> Acceptance:
+        """Accepts a push. Raises `NoTarget`, `CidReused`, `Busy`; then nothing happened."""
+        if push.cid is None:
+            return await self._accept(push, None)
+        while (first := self._cids.get(push.cid)) is not None:
+            if first.digest != push.digest:
+                raise _reused(push.cid)
+            await first.done.wait()
+            if first.acceptance is not None:
+                return first.acceptance
+        pending = self._cids[push.cid] = _Pending(push.digest)
+        try:
+            pending.acceptance = await self._remembered(push.cid, push.digest)
+            if pending.acceptance is None:
+                pending.acceptance = await self._accept(push, pending)
+            else:
+                del self._cids[push.cid]
+        except BaseException:
+            del self._cids[push.cid]
+            raise
+        finally:
+            pending.done.set()
+        return pending.acceptance
+
+    async def _remembered(self, cid: Cid, digest: bytes) -> Acceptance | None:
+        since = Millis(self._clock() - CID_KEPT_DAYS * DAY_MS)
+        rows = await patient(lambda: self._store.cids(self._tenant.app_no, [cid], since))
+        row = rows.get(cid)
+        if row is None:
+            return None
+        if row.digest != digest:
+            raise _reused(cid)
+        self._tally.add("pushes", "repeated")
+        return Acceptance(row.msg_id, row.sendno, row.targets, row.online, is_durable_first=True)
+
+    async def _targets(self, push: Push) -> list[Registration]:
+        targets = await self._resolve(push.audience, push.platforms)
+        if not targets:
+            raise NoTarget("The audience names no device of this app. Nothing was stored.")
+        return targets
+
+    async def _accept(self, push: Push, pending: _Pending | None) -> Acceptance:
+        async with self._turn:
+            targets = await self._targets(push)
+            now = self._clock()
+            msg_id = self._numbers.take()
+            message = Message(msg_id, now, expiry(now, push.time_to_live_s), push.overrides, push.body)
+            flies = message.expires_at is None and push.cid is None
+            unit = self._tenant.book.open()
+            entering = _Entering(message, unit, AT_ONCE if flies else unit.number)
+            online = sum(1 for target in targets if self._is_present(target))
+            acceptance = Acceptance(msg_id, push.sendno, len(targets), online, is_durable_first=not flies)
+            # As they are now: a change may come between two slices.
+            bindings = [target.binding if push.audience.is_by_alias else None for target in targets]
+            cid = None
+            if pending is not None and push.cid is not None:
+                sendno, digest = push.sendno, push.digest
+                cid = CidRow(self._tenant.app_no, push.cid, digest, msg_id, sendno, len(targets), online, now)
+                unit.then.append(partial(self._forget, push.cid))
+            keep_body = message.expires_at is not None
+            unit.changes.append(Accepted(self._tenant.app_no, message, keep_body, entering.outcomes, cid))
+            unit.rows = len(targets)
+            try:
+                with trio.CancelScope(shield=True):  # a push is accepted wholly, or not at all
+                    for place, (target, binding) in enumerate(zip(targets, bindings, strict=True), start=1):
+                        self._enter(target.device_no, binding, entering)
+                        if place % SLICE == 0:
+                            await trio.lowlevel.checkpoint()
+            finally:
+                unit.close()
+        self._tally.add("pushes", "accepted")
+        return acceptance
+
+    def _is_present(self, target: Registration) -> bool:
+        actor = self._devices.at_rest(target.device_no)
+        return actor is not None and actor.visit is not None
+
+    def _forget(self, cid: Cid) -> None:
+        # The store remembers it from here on.
+        del self._cids[cid]
+
+    def _enter(self, device_no: DeviceNo, binding: Binding | None, entering: _Entering) -> None:
+        actor = self._devices.at_rest(device_no)
+        if actor is not None:
+            try:
+                entering.enter(actor, binding)
+            except ActorCrashed:
+                entering.lost(actor, binding)
+        elif entering.message.expires_at is None:
+            entering.outcomes.append(TargetRow(device_no, binding, Verdict.MISSED))
+        else:
+            self._enter_later(device_no, binding, entering)
+
+    def _enter_later(self, device_no: DeviceNo, binding: Binding | None, entering: _Entering) -> None:
+        """The device has work now: its actor is started, and takes the newcomer when it has its mailbox."""
+        actor = self._devices.get(device_no, self._tenant)
+        unit = entering.unit
+
+        def enter() -> None:
+            entering.enter(actor, binding)
+            unit.close()
+
+        def lost() -> None:
+            entering.lost(actor, binding)
+            unit.close()
+
+        unit.expect()
+        try:
+            actor.inbox.post(enter, lost)
+        except Busy:  # the store is far behind; the newcomer waits without being judged (law 5)
+            lost()
+
+
+class _Entering:
+    """One push on its way into its targets' mailboxes. Bindings are as they were at acceptance."""
+
+    __slots__ = ("gate", "message", "outcomes", "unit")
+
+    def __init__(self, message: Message, unit: Unit, gate: UnitNo) -> None:
+        self.message = message
+        self.unit = unit
+        self.gate = gate
+        self.outcomes: list[TargetRow] = []
+
+    def enter(self, actor: DeviceActor, binding: Binding | None) -> None:
+        verdict = actor.deliver(self.message, binding, self.unit, self.gate)
+        self.outcomes.append(TargetRow(actor.device_no, binding, verdict))
+
+    def lost(self, actor: DeviceActor, binding: Binding | None) -> None:
+        waits = self.message.expires_at is not None and not actor.is_deleted
+        self.outcomes.append(TargetRow(actor.device_no, binding, None if waits else Verdict.MISSED))
+        actor.last_unit = self.unit.number  # the next actor of this device must find it in the store
+
+
+class _Pending:
+    """A push with a `cid` whose answer is not durable yet."""
+
+    __slots__ = ("acceptance", "digest", "done")
+
+    def __init__(self, digest: bytes) -> None:
+        self.digest = digest
+        self.acceptance: Acceptance | None = None
+        self.done = trio.Event()
+
+
+def _reused(cid: Cid) -> CidReused:
+    return CidReused(f"The cid {cid!r} named a different push within the last day. Use a fresh one.")

@@ -1,0 +1,161 @@
+"""The way to the disk: decisions in their order, committed in groups, and told afterwards.
+
+1. While one commit is under way the next gathers; every unit that is complete goes with it. One commit at a time.
+2. What hangs on a unit is told in the turn in which its commit returned, in the order of the units (C2). A unit
+   without changes costs no commit: it only waits for those before it.
+3. What is on the wire is not durable (C2), so it is counted beside the store, and `read` sees both at one instant, with
+   no commit under way: the sums are exact (C1).
+4. The ledger never drops a unit. A commit that the store did not answer is asked for again under its number. When the
+   store gives up, so does the ledger, and the process with it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Collection
+from typing import Any, Generic, TypeVar
+
+import trio
+
+from pushactors.actors.tally import Tally
+from pushactors.actors.unit import Book, Unit
+from pushactors.actors.wire_count import WireCount
+from pushactors.errors import ActorCrashed, StoreBusy
+from pushactors.stores.contract import Store
+from pushactors.stores.patience import patient
+from pushactors.wire.ids import AppNo, MsgId
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+# A commit of this many rows takes some tens of milliseconds: larger groups save nothing, and others wait for them.
+ROWS_PER_COMMIT = 20_000
+# What may be decided and not yet durable before the edges stop reading (a second or two of the disk's work).
+ROWS_DECIDED_AHEAD = 100_000
+
+
+class Ledger:
+    """Owns what is decided and not yet durable, of all apps. See the law on top."""
+
+    def __init__(self, store: Store, last_commit: int, on_the_wire: WireCount, tally: Tally) -> None:
+        self._store = store
+        self._number = last_commit
+        self._tally = tally
+        self._books: dict[AppNo, Book] = {}
+        self._on_the_wire = on_the_wire
+        self._in_flight: list[tuple[Book, Unit]] = []
+        self._reads: list[_Read[Any]] = []
+        self._work = trio.Event()
+        self._rows_ahead = 0
+        self._room = trio.Event()
+        self._room.set()
+
+    def book(self, app_no: AppNo) -> Book:
+        if app_no not in self._books:
+            self._books[app_no] = Book(self._completed)
+        return self._books[app_no]
+
+    # --- Asking ------------------------------------------------------------------------------------------------------
+
+    async def read(
+        self, book: Book, msg_ids: Collection[MsgId], ask: Callable[[], Awaitable[T]]
+    ) -> tuple[T, list[int]]:
+        """What `ask` finds in the store when everything decided so far in `book` is durable, and beside it how many
+        deliveries of each of `msg_ids` were on the wire at that instant.
+
+        Raises `StoreBusy` if the store does not answer.
+        """
+        read = _Read(msg_ids, ask)
+
+        def queue() -> None:
+            self._reads.append(read)
+            self._work.set()
+
+        book.after(queue)
+        await read.done.wait()
+        if read.failure is not None:
+            raise read.failure
+        assert read.answer is not None
+        return read.answer
+
+    async def room(self) -> None:
+        """Returns when what is decided ahead of the disk is little enough to decide more."""
+        await self._room.wait()
+
+    # --- Committing --------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Commits for ever. Started again, it goes on with the commit it was in. Raises `StoreFailure`, for good."""
+        while True:
+            if not self._in_flight:
+                await self._work.wait()
+                self._work = trio.Event()
+                self._take()
+            if self._in_flight:
+                await self._commit()
+            await self._answer_reads()
+            if any(book.has_complete() for book in self._books.values()):
+                self._work.set()
+
+    def _completed(self, rows: int) -> None:
+        self._rows_ahead += rows
+        if self._rows_ahead > ROWS_DECIDED_AHEAD and self._room.is_set():
+            self._room = trio.Event()
+        self._work.set()
+
+    def _take(self) -> None:
+        # An equal part for each app that has something to write: a large push of one does not hold up the others.
+        busy = [book for book in self._books.values() if book.has_complete()]
+        for book in busy:
+            self._in_flight += [(book, unit) for unit in book.take(ROWS_PER_COMMIT // len(busy))]
+        if any(unit.changes for _, unit in self._in_flight):
+            self._number += 1
+
+    async def _commit(self) -> None:
+        changes = [change for _, unit in self._in_flight for change in unit.changes]
+        if changes:
+            number = self._number
+            ignored = await patient(lambda: self._store.commit(number, changes))
+            self._tally.add("commits")
+            self._tally.add("committed_changes", count=len(changes))
+            self._tally.add("ignored", "store", ignored)
+        in_flight, self._in_flight = self._in_flight, []
+        for book, unit in in_flight:
+            book.durable = unit.number
+            for msg_id in unit.off_the_wire:
+                self._on_the_wire.off(msg_id)
+        for _, unit in in_flight:
+            self._rows_ahead -= len(unit.changes) + unit.rows
+            for told in unit.then:
+                self._tell(told)
+        if self._rows_ahead <= ROWS_DECIDED_AHEAD:
+            self._room.set()
+
+    def _tell(self, told: Callable[[], None]) -> None:
+        try:
+            told()
+        except ActorCrashed:
+            pass  # its own task logs and counts it
+        except Exception:  # one listener's fault is not the others', nor the disk's: they are still told
+            log.exception("Telling of something durable failed.")
+            self._tally.add("faults", "telling")
+
+    async def _answer_reads(self) -> None:
+        reads, self._reads = self._reads, []
+        for read in reads:
+            on_the_wire = [self._on_the_wire.of(msg_id) for msg_id in read.msg_ids]
+            try:
+                read.answer = (await patient(read.ask), on_the_wire)
+            except StoreBusy as failure:
+                read.failure = failure
+            finally:
+                read.done.set()
+
+
+class _Read(Generic[T]):
+    def __init__(self, msg_ids: Collection[MsgId], ask: Callable[[], Awaitable[T]]) -> None:
+        self.msg_ids = msg_ids
+        self.ask = ask
+        self.answer: tuple[T, list[int]] | None = None
+        self.failure: StoreBusy | None = None
+        self.done = trio.Event()

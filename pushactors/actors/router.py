@@ -1,0 +1,281 @@
+"""The alias router of one app: who is registered, who is logged in where, and the changes of that.
+
+1. It owns the app's directory. A change is decided in one step, together with the fence in the device's mailbox, so
+   that every push is wholly before or wholly after it (C13, C14). The devices that it touches are brought to rest first.
+2. What is refused changes nothing.
+3. It decides ahead of the disk. Whoever asked is told when the app's book says that it is durable (C2).
+4. If a step fails halfway, its unit is abandoned, the devices that it touched are rebuilt from the store, and the
+   directory is loaded anew; who asks meanwhile waits. More than `RELOADS` times in `RELOADS_WITHIN_S` is a fault of
+   ours that starting again does not mend: then the process falls.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import trio
+
+from pushactors.actors.tally import Tally
+from pushactors.actors.tenant import Tenant
+from pushactors.actors.unit import Unit
+from pushactors.actors.visits import Visit
+from pushactors.domain.aliases import TAGS_MAX, Directory, Registration
+from pushactors.domain.audience import Audience
+from pushactors.errors import InternalError, Invalid, NoSuchDevice, PushactorsError
+from pushactors.stores import contract
+from pushactors.stores.patience import patient
+from pushactors.wire.ids import Alias, Binding, DeviceNo, Millis, MsgId, Platform, RegistrationId, Tag, VisitId
+
+log = logging.getLogger(__name__)
+
+LOADED_AT_ONCE = 10_000
+RELOADS = 3
+RELOADS_WITHIN_S = 60.0
+
+
+class Device(Protocol):
+    """What is seen here of a device's actor. Each call is done whole, or raises `ActorCrashed`."""
+
+    def arrive(self, visit: Visit, unit: Unit) -> int: ...
+    def leave(self, visit_id: VisitId, unit: Unit) -> bool: ...
+    def rebind(self, alias: Alias | None, binding: Binding, unit: Unit, by_device: bool) -> None: ...
+    def delete(self, unit: Unit) -> None: ...
+    def contents(self) -> list[tuple[MsgId, bool, Millis]]: ...
+
+
+class Devices(Protocol):
+    """Where the device actors are."""
+
+    def at_rest(self, device_no: DeviceNo) -> Device | None: ...
+    def enroll(self, device_no: DeviceNo, tenant: Tenant) -> Device: ...
+    async def ready(self, device_nos: Iterable[DeviceNo], tenant: Tenant) -> Sequence[Device]: ...
+    def is_present(self, device_no: DeviceNo) -> bool: ...
+    def rebuild(self, device_no: DeviceNo, why: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class TagChange:
+    add: tuple[Tag, ...] = ()
+    remove: tuple[Tag, ...] = ()
+    replace: bool = False
+    """Whether `add` is all of them."""
+
+    def of(self, tags: tuple[Tag, ...]) -> tuple[Tag, ...]:
+        kept = set() if self.replace else set(tags) - set(self.remove)
+        return tuple(sorted(kept | set(self.add)))
+
+
+NO_TAG_CHANGE = TagChange()
+
+
+class Router:
+    """See the law on top. Every method decides and returns; none waits for the disk."""
+
+    def __init__(self, tenant: Tenant, store: contract.Store, devices: Devices, tally: Tally) -> None:
+        self._tenant = tenant
+        self._store = store
+        self._devices = devices
+        self._tally = tally
+        self._directory = Directory()
+        self._is_sound = trio.Event()
+        self._fault = trio.Event()
+        self._reloads: deque[float] = deque()
+
+    # --- Life --------------------------------------------------------------------------------------------------------
+
+    async def load(self) -> None:
+        """Reads the directory from the store. Nobody is answered before that."""
+        directory = Directory()
+        after = DeviceNo(0)
+        while True:
+            rows = await patient(lambda last=after: self._store.devices(self._tenant.app_no, last, LOADED_AT_ONCE))  # type: ignore[misc]
+            for row in rows:
+                directory.add(_registration(row))
+                after = row.device_no
+            if len(rows) < LOADED_AT_ONCE:
+                break
+        self._directory = directory
+        self._is_sound.set()
+
+    async def run(self) -> None:
+        """Loads the directory again when it can no longer be trusted (law 4)."""
+        while True:
+            await self._fault.wait()
+            self._fault = trio.Event()
+            now = trio.current_time()
+            self._reloads.append(now)
+            while self._reloads[0] < now - RELOADS_WITHIN_S:
+                self._reloads.popleft()
+            if len(self._reloads) > RELOADS:
+                raise InternalError("The alias router fails again and again.")
+            await self._tenant.book.told()
+            await self.load()
+
+    async def sound(self) -> None:
+        """Returns when the directory can be trusted, in such a turn."""
+        while not self._is_sound.is_set():
+            await self._is_sound.wait()
+
+    # --- Changing ----------------------------------------------------------------------------------------------------
+
+    async def set_alias(self, registration_id: RegistrationId, alias: Alias) -> Alias | None:
+        """The device logs `alias` in ("": nobody); the alias before. It must be told, and then resumed.
+
+        Raises `AliasFull`, `NoSuchDevice`.
+        """
+        previous = self.find(registration_id).alias
+        await self._change(registration_id, alias, NO_TAG_CHANGE, by_device=True)
+        return previous
+
+    async def set_tags(self, registration_id: RegistrationId, change: TagChange) -> tuple[Tag, ...]:
+        """Changes the tags of a device; all that it has then. Raises `Invalid` if they are too many, `NoSuchDevice`."""
+        return (await self._change(registration_id, None, change, by_device=True)).tags
+
+    async def change(self, registration_id: RegistrationId, alias: Alias | None, tags: TagChange) -> None:
+        """What an app server changes of a device, in one step; its visit is told of another alias.
+
+        Raises `AliasFull`, `Invalid` (too many tags), `NoSuchDevice`.
+        """
+        await self._change(registration_id, alias, tags, by_device=False)
+
+    async def _change(
+        self, registration_id: RegistrationId, alias: Alias | None, tags: TagChange, by_device: bool
+    ) -> Registration:
+        def touched() -> list[Registration]:
+            registration = self.find(registration_id)
+            if alias is None or (alias or None) == registration.alias:
+                return []
+            loses = self.who_loses(alias, registration) if alias else None
+            return [registration] if loses is None else [registration, loses]
+
+        await self.bring_to_rest(touched)
+        registration = self.find(registration_id)
+        if len(tags.of(registration.tags)) > TAGS_MAX:
+            raise Invalid(f"A device has at most {TAGS_MAX} tags.", "tags")
+        with self.step(touched()) as unit:
+            self.bind(registration, alias, unit, by_device)
+            self.retag(registration, tags, unit)
+        return registration
+
+    async def delete_alias(self, alias: Alias) -> list[RegistrationId]:
+        """Takes the alias off every device; who lost it (C14)."""
+        await self.bring_to_rest(lambda: self._directory.holders(alias))
+        holders = self._directory.holders(alias)
+        with self.step(holders) as unit:
+            for holder in holders:
+                self._rebind(holder, None, unit, by_device=False)
+        return [holder.registration_id for holder in holders]
+
+    # --- The parts of a step -----------------------------------------------------------------------------------------
+
+    async def bring_to_rest(self, touched: Callable[[], Iterable[Registration]]) -> None:
+        """Returns in a turn in which the directory is sound and every device that is touched is at rest."""
+        while True:
+            await self.sound()
+            away = [each.device_no for each in touched() if self._devices.at_rest(each.device_no) is None]
+            if not away:
+                return
+            await self._devices.ready(away, self._tenant)
+
+    @contextmanager
+    def step(self, touched: Iterable[Registration]) -> Iterator[Unit]:
+        """One decision. Whatever fails in it: nothing of it happens, and what it touched is rebuilt (law 4)."""
+        unit = self._tenant.book.open()
+        try:
+            yield unit
+        except Exception as cause:  # of any kind: half a decision must not stand
+            unit.abandon()
+            for each in touched:
+                self._devices.rebuild(each.device_no, "A decision in which this device had a part was abandoned.")
+            log.exception("The alias router of app %s failed; its directory is loaded again.", self._tenant.app_key)
+            self._tally.add("router_crashes")
+            self._is_sound = trio.Event()
+            self._fault.set()
+            if isinstance(cause, PushactorsError):
+                raise
+            raise InternalError("The server failed over this request, which had no effect. Try again.") from cause
+        else:
+            unit.close()
+
+    def who_loses(self, alias: Alias, newcomer: Registration | None) -> Registration | None:
+        """Which device loses `alias` so that `newcomer` can have it. Raises `AliasFull`."""
+        limits = self._tenant.limits
+        return self._directory.who_loses(alias, newcomer, limits.alias_limit, limits.alias_full, self.is_present)
+
+    def bind(self, registration: Registration, alias: Alias | None, unit: Unit, by_device: bool) -> None:
+        """Logs `alias` in on a device ("": nobody; None: no change), and lets the fence fall."""
+        if alias is None or (alias or None) == registration.alias:
+            return
+        loses = self.who_loses(alias, registration) if alias else None
+        if loses is not None:
+            self._rebind(loses, None, unit, by_device=False)
+        self._rebind(registration, alias or None, unit, by_device)
+
+    def _rebind(self, registration: Registration, alias: Alias | None, unit: Unit, by_device: bool) -> None:
+        binding = Binding(registration.binding + 1)
+        self.device(registration).rebind(alias, binding, unit, by_device)
+        self._directory.set_alias(registration, alias, binding)
+        unit.changes.append(contract.AliasChanged(registration.device_no, alias, binding))
+
+    def retag(self, registration: Registration, change: TagChange, unit: Unit) -> None:
+        tags = change.of(registration.tags)
+        if tags != registration.tags:
+            self._directory.set_tags(registration, tags)
+            unit.changes.append(contract.TagsChanged(registration.device_no, tags))
+
+    def enroll(self, registration: Registration) -> None:
+        """A device that is being registered in this step."""
+        self._devices.enroll(registration.device_no, self._tenant)
+        self._directory.add(registration)
+
+    def device(self, registration: Registration) -> Device:
+        """The actor of a device that was brought to rest."""
+        device = self._devices.at_rest(registration.device_no)
+        if device is None:
+            raise InternalError("A device was not at rest when a decision needed it.")
+        return device
+
+    # --- Looking -----------------------------------------------------------------------------------------------------
+
+    @property
+    def directory(self) -> Directory:
+        """What is read of it must not be told before the book says so. Changed by steps only."""
+        return self._directory
+
+    def find(self, registration_id: RegistrationId) -> Registration:
+        """Raises `NoSuchDevice`."""
+        registration = self._directory.find(registration_id)
+        if registration is None:
+            raise NoSuchDevice("This app has no device with this registration_id: register anew.")
+        return registration
+
+    async def targets(self, audience: Audience, platforms: frozenset[Platform]) -> list[Registration]:
+        """Who is named by `audience`, in the turn in which this returns."""
+        await self.sound()
+        return audience.targets(self._directory, platforms)
+
+    def present(self, registration: Registration) -> Device | None:
+        """The device's actor, if it is here."""
+        return self._devices.at_rest(registration.device_no)
+
+    def is_present(self, registration: Registration) -> bool:
+        return self._devices.is_present(registration.device_no)
+
+    async def mailbox(self, registration_id: RegistrationId) -> list[tuple[MsgId, bool, Millis]]:
+        """What is unsettled for this device, in order: (msg_id, whether it is sent, since when).
+
+        Raises `NoSuchDevice`.
+        """
+        await self.bring_to_rest(lambda: [self.find(registration_id)])
+        return self.device(self.find(registration_id)).contents()
+
+
+def _registration(row: contract.DeviceRow) -> Registration:
+    return Registration(
+        row.device_no, row.registration_id, row.platform, row.alias, row.binding, row.tags, row.last_seen_at
+    )

@@ -1,0 +1,105 @@
+"""A decision on its way to the disk, and the order of an app's decisions.
+
+1. A decision is a `Unit`: changes that become durable together. It takes its place in its app's book in the turn in
+   which it is decided; within an app, units become durable in that order. Apps do not wait for each other.
+2. A unit is complete when everybody who has a part in it has closed it. An incomplete one holds up those behind it, in
+   its app only.
+3. What anybody is told hangs on a unit (`then`, `after`), and happens once it is durable, in order (C2).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import trio
+
+from pushactors.stores.contract import Change
+from pushactors.wire.ids import MsgId, UnitNo
+
+
+class Unit:
+    """One decision on its way to the disk. Opened by `Book.open`; complete when closed and nothing is expected."""
+
+    __slots__ = ("_book", "_expected", "changes", "number", "off_the_wire", "rows", "then")
+
+    def __init__(self, book: Book, number: UnitNo) -> None:
+        self._book = book
+        self._expected = 1  # itself, until closed
+        self.number = number
+        self.changes: list[Change] = []
+        self.then: list[Callable[[], None]] = []
+        """What is to happen once this is durable, in order."""
+        self.off_the_wire: list[MsgId] = []
+        """One entry for each delivery that this unit settles, or returns to waiting, off the wire."""
+        self.rows = 0
+        """Rows beyond one for each change."""
+
+    @property
+    def is_complete(self) -> bool:
+        return self._expected == 0
+
+    def expect(self) -> None:
+        """Somebody who is not ready yet will add to this unit, and then call `close` once more."""
+        self._expected += 1
+
+    def close(self) -> None:
+        """Nothing more comes, from this side."""
+        self._expected -= 1
+        if self._expected == 0:
+            self._book.completed(self)
+
+    def abandon(self) -> None:
+        """It is not to happen after all. Only in the turn in which it was opened."""
+        self.changes.clear()
+        self.then.clear()
+        self.off_the_wire.clear()
+        self.close()
+
+
+class Book:
+    """One app's units in order. `durable`: the last that is on disk, with all before it."""
+
+    def __init__(self, wake: Callable[[int], None]) -> None:
+        self._wake = wake
+        self._units: deque[Unit] = deque()
+        self._last: Unit | None = None
+        self._numbered = 0
+        self.durable = UnitNo(0)
+
+    def open(self) -> Unit:
+        """A new unit, behind all others of this app."""
+        self._numbered += 1
+        self._last = Unit(self, UnitNo(self._numbered))
+        self._units.append(self._last)
+        return self._last
+
+    def completed(self, unit: Unit) -> None:
+        self._wake(len(unit.changes) + unit.rows)
+
+    def after(self, told: Callable[[], None]) -> None:
+        """Calls `told` once everything decided so far is durable: at once if it is already."""
+        if self._last is None or self._last.number <= self.durable:
+            told()
+        else:
+            self._last.then.append(told)
+
+    async def told(self) -> None:
+        """Returns once everything decided so far is durable."""
+        if self._last is not None and self._last.number > self.durable:
+            durable = trio.Event()
+            self._last.then.append(durable.set)
+            await durable.wait()
+
+    def has_complete(self) -> bool:
+        """Whether the next unit could be committed now."""
+        return bool(self._units) and self._units[0].is_complete
+
+    def take(self, rows: int) -> list[Unit]:
+        """The complete units at the head, of about `rows` rows at most, at least one if there is one."""
+        taken: list[Unit] = []
+        while self.has_complete() and (rows > 0 or not taken):
+            unit = self._units.popleft()
+            rows -= len(unit.changes) + unit.rows
+            taken.append(unit)
+        return taken
