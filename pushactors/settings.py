@@ -72,7 +72,7 @@ def parse_address(text: str) -> Address | None:
 
 # A colon would end the user name of HTTP Basic; the rest of its alphabet travels everywhere unescaped.
 _APP_KEY = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_SECRET = re.compile(r"[!-~]{16,256}")
+_SECRET = re.compile(r"[!-~]{1,256}")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s?#]+")
 
 ADDRESS: Final = Rule(
@@ -86,9 +86,9 @@ APP_KEY: Final = Rule(
     "must be 1 to 64 letters, digits, dots, hyphens or underscores",
 )
 SECRET: Final = Rule(
-    "string, 16 to 256 characters",
+    "string, 1 to 256 characters",
     lambda text: text is None or _SECRET.fullmatch(text) is not None,
-    "must be 16 to 256 printable ASCII characters without spaces",
+    "must be 1 to 256 printable ASCII characters without spaces",
 )
 ORIGINS: Final = Rule(
     "array of strings",

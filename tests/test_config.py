@@ -213,12 +213,12 @@ def test_secrets_are_not_in_the_representation(file: Path) -> None:
             "listen.apps is that of listen.devices as well: give it its own port.",
         ),
         (
-            APP.replace(SECRET, "short"),
-            "app[0].master_secret must be 16 to 256 printable ASCII characters without spaces.",
+            APP.replace(SECRET, "with space"),
+            "app[0].master_secret must be 1 to 256 printable ASCII characters without spaces.",
         ),
         (
             f"{APP}second_master_secret = ''",
-            "app[0].second_master_secret must be 16 to 256 printable ASCII characters without spaces.",
+            "app[0].second_master_secret must be 1 to 256 printable ASCII characters without spaces.",
         ),
         (
             APP.replace("'a'", "'a:b'"),

@@ -1,7 +1,7 @@
 """The alias router of one app: who is registered, who is logged in where, and the changes of that.
 
 1. It owns the app's directory. A change is decided in one step, together with the fence in the device's mailbox, so
-   that every push is wholly before or wholly after it (C13, C14). The devices that it touches are brought to rest first.
+   that every push is wholly before or wholly after it (C13, C14). What it touches is brought to rest first.
 2. What is refused changes nothing.
 3. It decides ahead of the disk. Whoever asked is told when the app's book says that it is durable (C2).
 4. If a step fails halfway, its unit is abandoned, the devices that it touched are rebuilt from the store, and the

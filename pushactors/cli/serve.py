@@ -123,19 +123,19 @@ def store_of(configuration: Configuration) -> Store:
 
 async def _serve(path: Path, configuration: Configuration, plan: NodePlan) -> int:
     node = Node(store_of(configuration), plan, wall_clock, secrets.token_bytes)
-    is_open = False
+    exit_code = 2
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_obey_signals, node, path, nursery.cancel_scope)
             await nursery.start(node.run, [app_plan(app) for app in configuration.app])
-            is_open = True
+            exit_code = 1
             _say_where(plan)
     except* StoreFailure as failures:
         for failure in failures.exceptions:
             log.critical("%s", failure)
-            print(failure, file=sys.stderr)
-        return 1 if is_open else 2
-    return 0
+    else:
+        exit_code = 0
+    return exit_code
 
 
 def _say_where(plan: NodePlan) -> None:
