@@ -37,7 +37,7 @@ from pushactors.actors.wire_count import WireCount
 from pushactors.edges.apps import AppEndpoint
 from pushactors.edges.devices import DeviceEndpoint, DeviceLimits
 from pushactors.edges.house import App, Apps
-from pushactors.edges.listener import Listener
+from pushactors.edges.listener import Listener, bind
 from pushactors.edges.ops import Operations
 from pushactors.edges.pulse import Pulse
 from pushactors.edges.rates import Rates
@@ -46,6 +46,8 @@ from pushactors.errors import StoreFailure
 from pushactors.stores.contract import AppAdded, Opened, Settled, Store
 from pushactors.stores.patience import patient
 from pushactors.wire.ids import AppKey, AppNo, DeviceNo, Millis
+
+__all__ = ["AppPlan", "DeviceLimits", "DoorPlan", "Limits", "Node", "NodePlan", "bind", "wall_clock"]
 
 log = logging.getLogger(__name__)
 

@@ -19,12 +19,9 @@ from pathlib import Path
 import trio
 
 from pushactors import config
-from pushactors.actors.tenant import Limits
 from pushactors.cli.logs import set_up_logging
-from pushactors.edges.devices import DeviceLimits
-from pushactors.edges.listener import bind
 from pushactors.errors import ConfigurationError, StoreFailure
-from pushactors.node import AppPlan, DoorPlan, Node, NodePlan, wall_clock
+from pushactors.node import AppPlan, DeviceLimits, DoorPlan, Limits, Node, NodePlan, bind, wall_clock
 from pushactors.settings import App, Configuration, StoreKind, parse_address
 from pushactors.stores.contract import Store
 from pushactors.stores.memory import MemoryStore

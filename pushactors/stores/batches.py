@@ -11,7 +11,7 @@ Few statements, because each one costs the writer's thread a wait for the interp
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from pushactors.stores.contract import (
     Accepted,
@@ -26,41 +26,48 @@ from pushactors.stores.contract import (
 )
 
 Batch: TypeAlias = list[Change]
-_INSTALLS = "installs"
+
+
+class Touch(NamedTuple):
+    """`own`: what nothing else in its batch may name. It comes after everything that left `after` behind."""
+
+    own: Hashable
+    leaves: Hashable = None
+    after: Hashable = None
 
 
 def batches(changes: Iterable[Change]) -> list[Batch]:
     """The changes in an order in which they can be written, a batch at a time."""
     made: list[Batch] = []
     newest: dict[type[Change], int] = {}
-    touched: dict[Hashable, int] = {}
+    last: dict[Hashable, int] = {}
     for change in changes:
-        own, shared = _touches(change)
+        own, leaves, after = _touch(change)
         at = newest.get(type(change), -1)
-        if at < 0 or at <= touched.get(own, -1) or at < touched.get(shared, -1):
+        if at <= max(last.get(own, -1), last.get(after, -1)):
             at = newest[type(change)] = len(made)
             made.append([])
         made[at].append(change)
         if own is not None:
-            touched[own] = at
-        if shared is not None:
-            touched[shared] = at
+            last[own] = at
+        if leaves is not None:
+            last[leaves] = max(at, last.get(leaves, -1))
     return made
 
 
-def _touches(change: Change) -> tuple[Hashable, Hashable]:
-    """What no other change of its batch may touch, and what only changes of its own kind may touch beside it."""
+def _touch(change: Change) -> Touch:
     match change:
         case Settled() | Struck() | Marked():
-            return (change.msg_id, change.device_no), (change.msg_id,)
+            # Of one push, deliveries do not mind each other: a broadcast is received and opened in any order.
+            return Touch((change.msg_id, change.device_no), ("deliveries", change.msg_id), ("push", change.msg_id))
         case Accepted():
-            return (change.message.msg_id,), None
+            return Touch(("push", change.message.msg_id), after=("deliveries", change.message.msg_id))
         case Registered():
             # A deletion frees an install key for the next registration, so these two keep their order.
-            return change.device.device_no, _INSTALLS
+            return Touch(change.device.device_no, "registered", "deleted")
         case DeviceDeleted():
-            return change.device_no, _INSTALLS
+            return Touch(change.device_no, "deleted", "registered")
         case AppAdded() | IdsReserved():
-            return None, None
+            return Touch(None)
         case _:
-            return change.device_no, None
+            return Touch(change.device_no)

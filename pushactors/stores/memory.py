@@ -85,7 +85,7 @@ class MemoryStore:
         return {
             msg_id: push.body
             for msg_id in msg_ids
-            if (push := disk.unsettled.get(msg_id)) is not None and push.body is not None
+            if (push := disk.pushes.get(msg_id)) is not None and push.body is not None
         }
 
     async def due(self, after: tuple[Millis, DeviceNo], until: Millis, limit: int) -> Sequence[DueRow]:
@@ -95,6 +95,7 @@ class MemoryStore:
             for push in disk.unsettled.values()
             if push.message.expires_at is not None and after[0] <= push.message.expires_at <= until
             for device_no in push.unsettled
+            if disk.living(device_no) is not None
         }
         return sorted(row for row in found if row[:2] > after)[:limit]
 

@@ -164,13 +164,14 @@ class MemoryDisk:
                     del self.by_install[device.row.app_no, device.install]
 
     def _register(self, row: DeviceRow, install: bytes | None) -> bool:
+        # Ignored or not: whoever made up the number believes that it is given.
+        self.last_device_no = max(self.last_device_no, row.device_no)
         key = None if install is None else (row.app_no, install)
         if row.device_no in self.devices or row.registration_id in self.by_registration or key in self.by_install:
             return False
         self.devices[row.device_no] = Device(row, install)
         insort(self.device_nos, row.device_no)
         self.by_registration[row.registration_id] = row.device_no
-        self.last_device_no = max(self.last_device_no, row.device_no)
         if key is not None:
             self.by_install[key] = row.device_no
         return True

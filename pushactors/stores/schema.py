@@ -94,7 +94,7 @@ _VERSION_1: Final = (
         PRIMARY KEY (device_no, msg_id)
     ) WITHOUT ROWID
     """,
-    "CREATE INDEX mailbox_due ON mailbox (expires_at) WHERE expires_at IS NOT NULL",
+    "CREATE INDEX mailbox_due ON mailbox (expires_at, device_no) WHERE expires_at IS NOT NULL",
     "CREATE INDEX mailbox_unfinished ON mailbox (msg_id) WHERE strike IS NOT NULL OR expires_at IS NULL",
     """
     CREATE TABLE deliveries (

@@ -44,8 +44,8 @@ T = TypeVar("T")
 
 _STATEMENTS_KEPT: Final = 512
 """Compiled: about 20 texts for batches, in 10 sizes each, and the reads."""
-_OLDEST_SQLITE: Final = (3, 35, 0)
-"""The first with UPDATE FROM and RETURNING, and bug fixes to the former."""
+_OLDEST_SQLITE: Final = (3, 33, 0)
+"""The first with UPDATE FROM."""
 
 
 class SqliteStore:
@@ -116,7 +116,7 @@ class SqliteStore:
 
     def _open(self) -> Opened:
         if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
-            raise StoreUnusable(f"SQLite {sqlite3.sqlite_version} is too old; a Python with 3.35 or newer is needed.")
+            raise StoreUnusable(f"SQLite {sqlite3.sqlite_version} is too old; a Python with 3.33 or newer is needed.")
         if self._path.is_dir():
             raise StoreUnusable(f"{self._path} is a directory; name a file in it.")
         if self._lock is None:

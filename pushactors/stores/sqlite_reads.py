@@ -71,13 +71,13 @@ def bodies(connection: sqlite3.Connection, msg_ids: Sequence[MsgId]) -> Mapping[
 def due(
     connection: sqlite3.Connection, after: tuple[Millis, DeviceNo], until: Millis, limit: int
 ) -> Sequence[DueRow]:
+    # As one row value, so that a page begins where the last one ended, however many devices share an instant.
     rows = connection.execute(
         """
-        SELECT DISTINCT mailbox.expires_at, mailbox.device_no, devices.app_no
-        FROM mailbox INDEXED BY mailbox_due JOIN devices USING (device_no)
-        WHERE mailbox.expires_at >= ?1 AND (mailbox.expires_at, mailbox.device_no) > (?1, ?2)
-            AND mailbox.expires_at <= ?3 AND mailbox.expires_at IS NOT NULL
-        ORDER BY mailbox.expires_at, mailbox.device_no LIMIT ?4
+        SELECT DISTINCT expires_at, device_no, app_no
+        FROM mailbox INDEXED BY mailbox_due CROSS JOIN devices USING (device_no)
+        WHERE (expires_at, device_no) > (?, ?) AND expires_at <= ? AND deleted_at IS NULL
+        ORDER BY expires_at, device_no LIMIT ?
         """,
         (*after, until, limit),
     )

@@ -17,13 +17,12 @@ from pushactors.wire.device import (
     SetAlias,
     Tags,
 )
-from pushactors.wire.ids import Platform
 
 
 def test_a_device_registers_with_its_app_key_alone() -> None:
     connect = structure(Connect, {"app_key": "a"})
     assert connect.registers
-    assert connect.platform is Platform.OTHER
+    assert connect.platform is None
     assert connect.alias is None
     assert connect.tags is None
 
