@@ -23,7 +23,7 @@ NAME = HOUSE.name
 DOORS: dict[str, tuple[str, ...]] = {
     "errors": (),
     "wire.ids": ("errors",),
-    "wire": ("errors", "domain.message"),
+    "wire": ("errors",),
     "domain": ("errors", "wire.ids"),
     "stores.contract": ("errors", "wire.ids", "domain"),
     "stores.patience": ("errors",),
@@ -31,11 +31,11 @@ DOORS: dict[str, tuple[str, ...]] = {
     "actors": ("errors", "wire.ids", "domain", "stores.contract", "stores.patience"),
     "edges": ("errors", "wire", "domain", "stores.contract", "actors"),
     "node": ("errors", "wire", "domain", "stores", "actors", "edges"),
-    "clients": ("errors", "wire", "domain.message"),
+    "clients": ("errors", "wire"),
     "settings": ("wire.ids", "domain.aliases"),
     "config": ("errors", "wire", "settings"),
     "cli": ("errors", "wire", "domain", "stores", "node", "clients", "config", "settings"),
-    "": ("errors", "wire", "domain.message", "clients"),
+    "": ("errors", "wire", "clients"),
 }
 
 # Who must not know each other although they share a room: no file knows two of them.

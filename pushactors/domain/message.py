@@ -1,7 +1,7 @@
 """What is delivered, to which verdict: the words of the contract as values.
 
 1. A message is frozen when it is accepted; only its place in mailboxes changes.
-2. Time to live is seconds, 0 to 10 days, from acceptance, by the wall clock (C5). A message that may not wait has
+2. Time to live runs from acceptance, by the wall clock (C5). A message that may not wait has
    no instant of expiry at all: it lives as long as the visit that finds it.
 3. A delivery gets exactly one verdict, for ever; marks are no verdicts (C1).
 4. A platform's section of a notification overrides the common members, one by one.
@@ -15,9 +15,6 @@ from enum import IntEnum
 from typing import Any, Final
 
 from pushactors.wire.ids import Millis, MsgId, Platform
-
-TTL_DEFAULT_S: Final = 86_400
-TTL_MAX_S: Final = 864_000
 
 
 class Verdict(IntEnum):

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final, Literal
 
-from pushactors.domain.message import TTL_DEFAULT_S, TTL_MAX_S
 from pushactors.errors import Invalid, TooLarge
 from pushactors.wire.codec import at_most, canonical, encode, structure, within
 from pushactors.wire.device import tag_set
@@ -22,6 +21,8 @@ from pushactors.wire.ids import Alias, Cid, MsgId, Platform, RegistrationId, Tag
 from pushactors.wire.strict import WantedAlias
 
 PAYLOAD_BYTES: Final = 4000
+TTL_DEFAULT_S: Final = 86_400
+TTL_MAX_S: Final = 864_000
 MAX_NAMES: Final = 1000
 """Aliases or registration ids in one audience, or registration ids in one question."""
 MAX_AUDIENCE_TAGS: Final = 20
