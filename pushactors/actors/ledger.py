@@ -79,8 +79,9 @@ class Ledger:
         return read.answer
 
     async def room(self) -> None:
-        """Returns when what is decided ahead of the disk is little enough to decide more."""
-        await self._room.wait()
+        """Returns when what is decided ahead of the disk is little enough to decide more; at once if it is."""
+        while not self._room.is_set():
+            await self._room.wait()
 
     # --- Committing --------------------------------------------------------------------------------------------------
 

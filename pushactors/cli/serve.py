@@ -149,7 +149,7 @@ async def _obey_signals(node: Node, path: Path, scope: trio.CancelScope) -> None
             async for each in signals:
                 if each == signal.SIGHUP:
                     await _read_apps_again(node, path)
-                elif is_stopping:
+                elif is_stopping or not node.is_ready:
                     scope.cancel()
                 else:
                     is_stopping = True

@@ -154,6 +154,7 @@ class AppSession:
         self._tally = tally
         self._scope = trio.CancelScope()
         self._closing: Closing | None = None
+        self._is_between_frames = False
         self._open = 0
         self._fewer = trio.Event()
         self._pinged_at = 0.0
@@ -180,21 +181,26 @@ class AppSession:
         """Reads no more requests, answers those it has, and closes."""
         if self._closing is None:
             self._closing = closing
-            self._scope.cancel()
+            # What is begun is decided and answered: an end comes between two frames.
+            if self._is_between_frames:
+                self._scope.cancel()
 
     async def _listen(self) -> None:
-        while (text := await self._connection.receive()) is not None:
-            entries, is_batch = read_frame(text, batches=True)
-            reply = _Reply(len(entries), is_batch, self._send)
-            self._open += 1
-            # What is begun is decided and answered: an end comes between two frames.
-            with trio.CancelScope(shield=True):
-                for place, entry in enumerate(entries):
-                    await self.app.ledger.room()
-                    await self._take(entry, partial(reply.put, place))
+        while self._closing is None:
+            self._is_between_frames = True
             await self._answered(below=OPEN_AT_MOST)
             while self._connection.stream.outgoing_bytes > READING_BELOW_BYTES:
                 await self._connection.stream.flushed()
+            text = await self._connection.receive()
+            self._is_between_frames = False
+            if text is None:
+                return
+            entries, is_batch = read_frame(text, batches=True)
+            reply = _Reply(len(entries), is_batch, self._send)
+            self._open += 1
+            for place, entry in enumerate(entries):
+                await self.app.ledger.room()
+                await self._take(entry, partial(reply.put, place))
 
     async def _answered(self, below: int) -> None:
         """Returns when fewer frames than that are open."""

@@ -33,7 +33,7 @@ class Connection:
         self.stream = stream
         self.last_heard = trio.current_time()
         """When (Trio time) the peer was last heard of."""
-        self._max_outgoing_bytes = max_outgoing_bytes
+        self.max_outgoing_bytes = max_outgoing_bytes
         self._reader = frames.FrameReader(max_message_bytes)
         self._messages: deque[str] = deque()
         self._fault: PeerFault | None = None
@@ -44,7 +44,7 @@ class Connection:
 
     @property
     def is_too_full(self) -> bool:
-        return self.stream.outgoing_bytes > self._max_outgoing_bytes
+        return self.stream.outgoing_bytes > self.max_outgoing_bytes
 
     def put_text(self, payload: bytes) -> None:
         """Sends a text message. Over the bound nothing is put; who looks after the connection finds it too full."""

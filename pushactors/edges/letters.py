@@ -14,7 +14,7 @@ from pushactors.wire.codec import decode
 from pushactors.wire.ids import Alias, MsgId, Platform
 from pushactors.wire.jsonrpc import note_frame
 
-KEPT = 4_096
+KEPT = 1_024
 
 
 class Letters:

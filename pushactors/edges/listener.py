@@ -23,6 +23,7 @@ from pushactors.errors import ConfigurationError
 log = logging.getLogger(__name__)
 
 BACKLOG = 4_096
+ACCEPTED_AT_ONCE = 64
 REST_S = 0.1
 NOT_OURS = {errno.ECONNABORTED, errno.EPERM, errno.EPROTO, errno.EINTR, errno.EAGAIN}
 
@@ -79,7 +80,7 @@ class Listener:
                 with self._accepting:
                     while True:
                         await trio.lowlevel.wait_readable(self._listening)
-                        await self._accept_all(nursery)
+                        await self._accept_some(nursery)
             finally:
                 self._listening.close()
 
@@ -87,8 +88,8 @@ class Listener:
         """Takes no more connections; those that are here go on."""
         self._accepting.cancel()
 
-    async def _accept_all(self, nursery: trio.Nursery) -> None:
-        while True:
+    async def _accept_some(self, nursery: trio.Nursery) -> None:
+        for _ in range(ACCEPTED_AT_ONCE):
             try:
                 sock, peer = self._listening.accept()
             except BlockingIOError:

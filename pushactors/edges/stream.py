@@ -21,6 +21,8 @@ import trio
 
 HEAD_BYTES = 16_384
 CHUNK_BYTES = 65_536
+# What one peer says in one turn, and so how long it keeps the others waiting.
+READ_BYTES = 16_384
 BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
 
 
@@ -60,7 +62,8 @@ class SocketTransport(trio.abc.Stream):
         await trio.lowlevel.wait_writable(self._socket)
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        await trio.lowlevel.checkpoint_if_cancelled()
+        # A checkpoint each time: a peer that always has more to say must not keep the others from their turn.
+        await trio.lowlevel.checkpoint()
         while True:
             try:
                 return self._socket.recv(max_bytes or CHUNK_BYTES)
@@ -232,7 +235,7 @@ class Stream(trio.abc.Stream):
         if self._behind_head:
             data, self._behind_head = self._behind_head, b""
             return data
-        return bytes(await self._transport.receive_some(CHUNK_BYTES))
+        return bytes(await self._transport.receive_some(READ_BYTES))
 
     # --- Ending ------------------------------------------------------------------------------------------------------
 

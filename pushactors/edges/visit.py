@@ -52,8 +52,9 @@ CLOSINGS: Mapping[Ending, Closing] = {
     **{ending: Closing[ending.name] for ending in Ending if ending is not Ending.STOPPED},
 }
 MARKS = {"opened": Mark.OPENED, "dismissed": Mark.DISMISSED, "withdrawn": Mark.WITHDRAWN}
-# Beyond this no more messages are put into the buffer: they wait in the mailbox, where they can still give way.
-TAKING_BELOW_BYTES = 65_536
+# No more messages are put into a buffer that is filled to this part: they wait in the mailbox, where they can still
+# give way. The rest is for answers.
+FILLED_WITH_MESSAGES = 1 / 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,7 @@ class DeviceVisit:
         self._welcome: Welcome | None = None
         self._ending: Ending | None = None
         self._retry_after_s: int | None = None
+        self._is_listening = False
         self._has_left = False
         self._has_refused = False
         self._pinged_at = 0.0
@@ -101,7 +103,8 @@ class DeviceVisit:
         return self._visit_id
 
     def is_taking(self) -> bool:
-        taking = self._ending is None and self._connection.stream.outgoing_bytes < TAKING_BELOW_BYTES
+        filled = self._connection.stream.outgoing_bytes / self._connection.max_outgoing_bytes
+        taking = self._ending is None and filled < FILLED_WITH_MESSAGES
         self._has_refused = self._has_refused or not taking
         return taking
 
@@ -116,7 +119,9 @@ class DeviceVisit:
         if self._ending is None:
             self._ending = why
             self._retry_after_s = retry_after_s
-            self._scope.cancel()
+            # A request that is being taken is answered first.
+            if self._is_listening:
+                self._scope.cancel()
 
     # --- Its course --------------------------------------------------------------------------------------------------
 
@@ -151,11 +156,15 @@ class DeviceVisit:
             raise ActorCrashed("The device's actor ended before its visit began.")
         with suppress(ActorCrashed):
             actor.resume(self._visit_id)
-        while (text := await self._connection.receive()) is not None:
-            await self._take(text)
-            if self._ending is not None:
+        while self._ending is None:
+            self._is_listening = True
+            text = await self._connection.receive()
+            self._is_listening = False
+            if text is None:
+                self._has_left = True
                 return
-        self._has_left = True
+            await self._app.ledger.room()
+            await self._take(text)
 
     async def _farewell(self, fault: PeerFault | None) -> None:
         if self._has_left:
@@ -233,7 +242,6 @@ class DeviceVisit:
             self._tally.add("ignored", method)
 
     async def _answer(self, request: Request) -> None:
-        await self._app.ledger.room()
         try:
             handle = self._requests.get(request.method)
             if handle is None:
@@ -293,9 +301,7 @@ class DeviceVisit:
 
     async def _unregister(self, params: dict[str, object]) -> object:
         structure(wire.Nothing, params)
-        with trio.CancelScope(shield=True):  # its own end must not come between the deletion and the answer
-            await self._app.registrar.delete(self._id)
-            await self._app.tenant.book.told()
+        await self._app.registrar.delete(self._id)
         return None
 
     # --- Looks -------------------------------------------------------------------------------------------------------
