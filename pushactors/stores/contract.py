@@ -2,10 +2,11 @@
 
 1. A commit is a list of changes under a number. It happens whole, in its order, or not at all; when `commit` returns
    it is durable (C2). Numbers rise by one. A number that was applied already is acknowledged and not applied again,
-   so a commit whose answer was lost can simply be asked for again.
+   so a commit whose answer was lost can simply be asked for again. A number that leaves one out means that the store
+   lost a commit: it is refused as `StoreUnusable`.
 2. Changes cannot fail. What no longer fits (a verdict for a delivery that has one, a mark on one that was not
-   received, a mark that is there) is left alone and counted as `ignored`. So one verdict is for ever (C1), even if
-   an actor were wrong.
+   received, a mark that is there; anything about a device or push that is unknown, or added twice) is left alone and
+   counted as `ignored`. So one verdict is for ever (C1), even if an actor were wrong.
 3. The numbers of a push always add up in what is durable: targets = unsettled + the sum of the verdicts (C1).
 4. Content is deleted in the commit that gives the push's last delivery its verdict.
 5. Reads see whole commits, every commit that had returned before the read began, and maybe later ones.
@@ -290,8 +291,8 @@ class Store(Protocol):
     async def sweep(self, now: Millis, limit: int) -> int:
         """Removes about `limit` rows that nobody can ask for any more, in one short step; how many it removed.
 
-        Settled pushes 28 days after their last event (C18), `cid`s after a day (C6), deleted devices when their last
-        delivery is gone. Returns 0 when there was nothing to do; the caller then rests."""
+        Settled pushes 28 days after their last event (C18), `cid`s after a day (C6), deleted devices not before their
+        last delivery is gone. Returns 0 when there was nothing to do; the caller then rests."""
 
     async def backup(self, target: Path) -> None:
         """Writes a whole, consistent copy to a new file. Raises `StoreUnusable` if it cannot, or `target` is there."""
