@@ -30,9 +30,10 @@ class DeviceActor:
     """See the law on top. Every public method is one piece of work: done whole, or the actor has crashed."""
 
     __slots__ = (
+        "_aliases_to_tell",
         "_clock",
         "_fetch",
-        "_held_until",
+        "_held_by",
         "_is_answered",
         "_on_the_wire",
         "alias",
@@ -73,17 +74,24 @@ class DeviceActor:
         self._clock = clock
         self._fetch = fetch
         self._is_answered = False
-        self._held_until = UnitNo(0)
+        self._aliases_to_tell: list[Alias | None] = []
+        self._held_by: UnitNo | None = None
 
     # --- Life --------------------------------------------------------------------------------------------------------
 
     def restore(self, row: contract.MailboxRow) -> None:
-        """Takes the state that the store has, before the inbox opens."""
+        """Takes the state that the store has, before the inbox opens. What had a visit has lost it (C3)."""
         self.alias = row.device.alias
         self.mailbox = Mailbox(
             row.device.binding,
-            (Entry(d.msg_id, d.expires_at, d.overrides, d.binding, at=d.sent_at) for d in row.deliveries),
+            (
+                Entry(d.msg_id, d.expires_at, d.overrides, d.binding, at=d.sent_at, strike=d.strike)
+                for d in row.deliveries
+            ),
         )
+        effects: list[Effect] = []
+        self.mailbox.end_lost_visit(self._clock(), effects)
+        self._book_alone(effects)
 
     async def run(self) -> None:
         """The actor's task: opens the door, and returns when it is retired. Raises what it crashed on."""
@@ -134,7 +142,7 @@ class DeviceActor:
     def _pump(self) -> None:
         visit = self.visit
         durable = self.tenant.book.durable
-        if visit is None or not self._is_answered or self._held_until > durable:
+        if visit is None or not self._is_answered or self._held_by is not None:
             return
         effects: list[Effect] = []
         now, window = self._clock(), self.tenant.limits.window
@@ -143,7 +151,7 @@ class DeviceActor:
             if entry is None or entry.message is None:
                 break
             visit.hand(entry.message, self.alias if entry.binding is not None else None)
-            self._on_the_wire.on(entry.msg_id)
+            self._on_the_wire.on(entry.msg_id, self.device_no)
         if self.full_since is None and self.mailbox.sent_count() >= window:
             self.full_since = trio.current_time()
         self._book_alone(effects)
@@ -198,6 +206,7 @@ class DeviceActor:
         self.mailbox.arrive(visit.visit_id)
         self.visit = visit
         self._is_answered = False
+        self._aliases_to_tell = []
         missing = [entry.msg_id for entry in self.mailbox.waiting if entry.message is None]
         if missing:
             self._fetch(self, missing)
@@ -208,7 +217,14 @@ class DeviceActor:
         """The device has its answer: what may go goes."""
         if self.mailbox.visit == visit_id:
             self._is_answered = True
+            self._tell_aliases()
             self._pump()
+
+    def _tell_aliases(self) -> None:
+        if self._is_answered and self.visit is not None:
+            telling, self._aliases_to_tell = self._aliases_to_tell, []
+            for alias in telling:
+                self.visit.tell_alias(alias)
 
     @as_owner
     def leave(self, visit_id: VisitId, unit: Unit) -> bool:
@@ -227,7 +243,7 @@ class DeviceActor:
         settled = {effect.msg_id for effect in effects}
         for msg_id in was_sent:
             if msg_id not in settled:
-                self._on_the_wire.off(msg_id)
+                self._on_the_wire.off(msg_id, self.device_no)
         return True
 
     # --- What happens to the device ----------------------------------------------------------------------------------
@@ -245,11 +261,15 @@ class DeviceActor:
         if by_device:
             self._is_answered = False
             return
-        self._held_until = unit.number
+        self._held_by = unit.number
 
         def told() -> None:
             if self.visit is visit:
-                visit.tell_alias(alias)
+                # Not before the answer to what the device itself has asked.
+                self._aliases_to_tell.append(alias)
+                self._tell_aliases()
+            if self._held_by == unit.number:
+                self._held_by = None
             self.pump()
 
         unit.then.append(told)
@@ -296,6 +316,6 @@ class DeviceActor:
             if isinstance(effect, Settled):
                 unit.changes.append(contract.Settled(effect.msg_id, self.device_no, effect.verdict, now))
                 if effect.was_sent:
-                    unit.off_the_wire.append(effect.msg_id)
+                    unit.off_the_wire.append((effect.msg_id, self.device_no))
             else:
                 unit.changes.append(contract.Struck(effect.msg_id, self.device_no, effect.verdict))

@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -67,6 +67,7 @@ class Devices(Protocol):
 
     def at_rest(self, device_no: DeviceNo) -> DeviceActor | None: ...
     def get(self, device_no: DeviceNo, tenant: Tenant) -> DeviceActor: ...
+    async def ready(self, device_nos: Iterable[DeviceNo], tenant: Tenant) -> Sequence[DeviceActor]: ...
 
 
 class Fanout:
@@ -162,7 +163,8 @@ class Fanout:
             try:
                 with trio.CancelScope(shield=True):  # a push is accepted wholly, or not at all
                     for place, (target, binding) in enumerate(zip(targets, bindings, strict=True), start=1):
-                        self._enter(target.device_no, binding, entering)
+                        while not self._enter(target.device_no, binding, entering):
+                            await self._devices.ready([target.device_no], self._tenant)
                         if place % SLICE == 0:
                             await trio.lowlevel.checkpoint()
             finally:
@@ -178,7 +180,8 @@ class Fanout:
         # The store remembers it from here on.
         del self._cids[cid]
 
-    def _enter(self, device_no: DeviceNo, binding: Binding | None, entering: _Entering) -> None:
+    def _enter(self, device_no: DeviceNo, binding: Binding | None, entering: _Entering) -> bool:
+        """False: its actor is being started, and has as much to do by then as it can keep."""
         actor = self._devices.at_rest(device_no)
         if actor is not None:
             try:
@@ -188,9 +191,10 @@ class Fanout:
         elif entering.message.expires_at is None:
             entering.outcomes.append(TargetRow(device_no, binding, Verdict.MISSED))
         else:
-            self._enter_later(device_no, binding, entering)
+            return self._enter_later(device_no, binding, entering)
+        return True
 
-    def _enter_later(self, device_no: DeviceNo, binding: Binding | None, entering: _Entering) -> None:
+    def _enter_later(self, device_no: DeviceNo, binding: Binding | None, entering: _Entering) -> bool:
         """The device has work now: its actor is started, and takes the newcomer when it has its mailbox."""
         actor = self._devices.get(device_no, self._tenant)
         unit = entering.unit
@@ -206,8 +210,10 @@ class Fanout:
         unit.expect()
         try:
             actor.inbox.post(enter, lost)
-        except Busy:  # the store is far behind; the newcomer waits without being judged (law 5)
-            lost()
+        except Busy:
+            unit.close()
+            return False
+        return True
 
 
 class _Entering:

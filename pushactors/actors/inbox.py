@@ -61,9 +61,16 @@ class Inbox:
         if self.is_closed:
             return
         self.is_open = True
+        self._announce()
         kept, self._kept = self._kept, []
         for work, lost in kept:
-            self.post(work, lost)
+            try:
+                self.post(work, lost)
+            except PushactorsError:
+                lost()
+            except Exception as cause:  # it ends this owner (law 3); those behind it are told that they are lost
+                self.crash(cause)
+                lost()
 
     def close(self) -> None:
         """Ends the owner in peace. What was kept is lost."""
@@ -74,8 +81,7 @@ class Inbox:
         kept, self._kept = self._kept, []
         for _, lost in kept:
             lost()
-        if self._changed is not None:
-            self._changed.set()
+        self._announce()
 
     def crash(self, cause: Exception) -> ActorCrashed:
         """Ends the owner for a cause; the error to raise to whoever handed the work in."""
@@ -84,11 +90,25 @@ class Inbox:
         self.close()
         return ActorCrashed(f"{self._owner} failed, and is being rebuilt from the store. Try again.")
 
+    def _announce(self) -> None:
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
+
+    async def _wait_changed(self) -> None:
+        if self._changed is None:
+            self._changed = trio.Event()
+        await self._changed.wait()
+
+    async def wait_open(self) -> None:
+        """Returns when the owner has its state, or has ended."""
+        while not self.is_open and not self.is_closed:
+            await self._wait_changed()
+
     async def wait_closed(self) -> None:
         """Returns when the owner was closed in peace; raises the cause of its crash."""
-        if not self.is_closed:
-            self._changed = trio.Event()
-            await self._changed.wait()
+        while not self.is_closed:
+            await self._wait_changed()
         if self._crash is not None:
             raise self._crash
 

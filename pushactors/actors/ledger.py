@@ -20,7 +20,7 @@ import trio
 from pushactors.actors.tally import Tally
 from pushactors.actors.unit import Book, Unit
 from pushactors.actors.wire_count import WireCount
-from pushactors.errors import ActorCrashed, StoreBusy
+from pushactors.errors import ActorCrashed, StoreBusy, StoreFailure
 from pushactors.stores.contract import Store
 from pushactors.stores.patience import patient
 from pushactors.wire.ids import AppNo, MsgId
@@ -63,7 +63,7 @@ class Ledger:
         """What `ask` finds in the store when everything decided so far in `book` is durable, and beside it how many
         deliveries of each of `msg_ids` were on the wire at that instant.
 
-        Raises `StoreBusy` if the store does not answer.
+        Raises what `ask` raises, `StoreBusy` if the store does not answer.
         """
         read = _Read(msg_ids, ask)
 
@@ -122,9 +122,9 @@ class Ledger:
             self._tally.add("ignored", "store", ignored)
         in_flight, self._in_flight = self._in_flight, []
         for book, unit in in_flight:
-            book.durable = unit.number
-            for msg_id in unit.off_the_wire:
-                self._on_the_wire.off(msg_id)
+            book.advance(unit)
+            for msg_id, device_no in unit.off_the_wire:
+                self._on_the_wire.off(msg_id, device_no)
         for _, unit in in_flight:
             self._rows_ahead -= len(unit.changes) + unit.rows
             for told in unit.then:
@@ -147,8 +147,10 @@ class Ledger:
             on_the_wire = [self._on_the_wire.of(msg_id) for msg_id in read.msg_ids]
             try:
                 read.answer = (await patient(read.ask), on_the_wire)
-            except StoreBusy as failure:
+            except Exception as failure:  # whoever asked is told; only the store's own failure is everybody's
                 read.failure = failure
+                if isinstance(failure, StoreFailure) and not isinstance(failure, StoreBusy):
+                    raise
             finally:
                 read.done.set()
 
@@ -158,5 +160,5 @@ class _Read(Generic[T]):
         self.msg_ids = msg_ids
         self.ask = ask
         self.answer: tuple[T, list[int]] | None = None
-        self.failure: StoreBusy | None = None
+        self.failure: Exception | None = None
         self.done = trio.Event()

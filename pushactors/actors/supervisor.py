@@ -3,8 +3,8 @@
 1. A device that is absent and idle has rows in the store, and no task. One that is present, or has work, is a task of
    the nursery here, which owns its mailbox.
 2. Actors are loaded many at a time, in one question to the store. Until then their inboxes keep what is posted.
-3. An actor that crashes takes nobody with it: it is logged and counted, its visit is told to come back, and the next
-   work starts a new one from the store, once everything that the old one had decided is durable.
+3. An actor that crashes takes nobody with it: it is logged and counted, its visit is told to come back, and a new one
+   starts from the store, once everything that the old one had decided is durable.
 4. An actor is retired when it is absent, all of it is durable, and nothing happened since the last round.
 """
 
@@ -23,7 +23,7 @@ from pushactors.actors.wire_count import WireCount
 from pushactors.domain.mailbox import Entry
 from pushactors.domain.message import Message
 from pushactors.errors import ActorCrashed, NoSuchDevice
-from pushactors.stores.contract import Store
+from pushactors.stores.contract import MailboxRow, Store
 from pushactors.stores.patience import patient
 from pushactors.wire.ids import DeviceNo, Millis, MsgId, UnitNo
 
@@ -91,10 +91,7 @@ class Supervisor:
         """Those actors, at rest. Raises `ActorCrashed` if one of them cannot be brought to rest."""
         actors = [self.get(device_no, tenant) for device_no in device_nos]
         for actor in actors:
-            if not actor.inbox.is_open:
-                opened = trio.Event()
-                actor.inbox.post(opened.set, lost=opened.set)
-                await opened.wait()
+            await actor.inbox.wait_open()
             if not actor.inbox.is_open:
                 raise ActorCrashed("A device's actor could not be started. Try again.")
         return actors
@@ -148,12 +145,19 @@ class Supervisor:
                 actor.is_deleted = True
                 actor.inbox.crash(NoSuchDevice("This device was deleted."))
             else:
-                actor.restore(row)
+                self._restore(actor, row)
                 nursery.start_soon(self._live, actor)
+
+    @staticmethod
+    def _restore(actor: DeviceActor, row: MailboxRow) -> None:
+        try:
+            actor.restore(row)
+        except Exception as cause:  # an actor ends alone, be it at its beginning
+            actor.inbox.crash(cause)
 
     async def _load_later(self, actor: DeviceActor) -> None:
         """What an earlier actor of this device had decided must be in the store before this one reads it (law 3)."""
-        await actor.tenant.book.told()
+        await actor.tenant.book.reached(actor.last_unit)
         self._to_load.append(actor)
         self._work.set()
 
@@ -172,6 +176,7 @@ class Supervisor:
 
     async def _live(self, actor: DeviceActor) -> None:
         """One actor's life, and what is done about its death (law 3)."""
+        was_open = not actor.inbox.is_closed
         try:
             await actor.run()
         except Exception:  # an actor ends alone, whatever it was; its visit is ended, and it is rebuilt on demand
@@ -179,8 +184,11 @@ class Supervisor:
             self._tally.add("actor_crashes")
             if actor.visit is not None:
                 actor.visit.end(Ending.RESTARTED)
-            for entry in actor.mailbox.sent:
-                self._on_the_wire.off(entry.msg_id)
+            self._on_the_wire.all_off(actor.device_no)
+            if was_open and not actor.is_deleted:
+                # At once, not when somebody asks: what was on the wire has its verdict now (C3). One that cannot even
+                # begin is left until then.
+                self.get(actor.device_no, actor.tenant)
 
     # --- Rounds ------------------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import trio
 
 from pushactors.stores.contract import Change
-from pushactors.wire.ids import MsgId, UnitNo
+from pushactors.wire.ids import DeviceNo, MsgId, UnitNo
 
 
 class Unit:
@@ -30,8 +30,8 @@ class Unit:
         self.changes: list[Change] = []
         self.then: list[Callable[[], None]] = []
         """What is to happen once this is durable, in order."""
-        self.off_the_wire: list[MsgId] = []
-        """One entry for each delivery that this unit settles, or returns to waiting, off the wire."""
+        self.off_the_wire: list[tuple[MsgId, DeviceNo]] = []
+        """The deliveries that leave the wire by this."""
         self.rows = 0
         """Rows beyond one for each change."""
 
@@ -65,6 +65,7 @@ class Book:
         self._units: deque[Unit] = deque()
         self._last: Unit | None = None
         self._numbered = 0
+        self._advanced = trio.Event()
         self.durable = UnitNo(0)
 
     def open(self) -> Unit:
@@ -90,6 +91,17 @@ class Book:
             durable = trio.Event()
             self._last.then.append(durable.set)
             await durable.wait()
+
+    async def reached(self, number: UnitNo) -> None:
+        """Returns once that unit is durable, whatever was decided since."""
+        while self.durable < number:
+            self._advanced = trio.Event()
+            await self._advanced.wait()
+
+    def advance(self, unit: Unit) -> None:
+        """That unit is durable, with all before it. For the ledger."""
+        self.durable = unit.number
+        self._advanced.set()
 
     def has_complete(self) -> bool:
         """Whether the next unit could be committed now."""

@@ -2,6 +2,7 @@
 
 1. Everything is found in the configuration: on the server's own machine nobody types a credential.
 2. A server that listens everywhere is reached on loopback. Its own certificate is trusted, whoever signed it.
+3. Somebody waits at the terminal: a server that is not there is said so within `WAIT_S`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from pushactors.clients.app import AppClient
 from pushactors.errors import ConfigurationError
 from pushactors.settings import App, Configuration, parse_address
 
+# A server that is just being restarted is there again by then.
+WAIT_S = 5.0
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
@@ -35,7 +38,13 @@ class Access:
         )
 
     def app_client(self) -> AppClient:
-        return AppClient(self.apps_url, self.app.app_key, self.app.master_secret, ssl_context=self.ssl_context())
+        return AppClient(
+            self.apps_url,
+            self.app.app_key,
+            self.app.master_secret,
+            timeout_s=WAIT_S,
+            ssl_context=self.ssl_context(),
+        )
 
     def ssl_context(self) -> ssl.SSLContext | None:
         if self.certificate is None:

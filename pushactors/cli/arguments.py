@@ -1,15 +1,17 @@
 """The arguments of every command, and which function does it.
 
 1. `--help` of each command is enough to use it.
-2. What a person types wrong is answered with a sentence and 2; what goes wrong with the server with a sentence and 1.
+2. What a person types wrong is answered with a sentence and 2, whoever finds it; what goes wrong with the server with
+   a sentence and 1.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -20,8 +22,8 @@ from pushactors.cli.access import Access
 from pushactors.cli.device import show_messages
 from pushactors.cli.push import push
 from pushactors.cli.reports import report, status
-from pushactors.cli.serve import serve
-from pushactors.errors import ConfigurationError, Invalid, PushactorsError, StoreFailure
+from pushactors.cli.serve import leaves, serve
+from pushactors.errors import ConfigurationError, Invalid, PushactorsError, StoreFailure, TooLarge
 from pushactors.settings import StoreKind
 from pushactors.stores.sqlite import copy_database
 from pushactors.wire.ids import Platform, parse_alias, parse_msg_id, parse_tag
@@ -42,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         expected, others = errors.split((PushactorsError, KeyboardInterrupt, BrokenPipeError))
         if others is not None or expected is None:
             raise
-        return max(_told(error) for error in _leaves(expected))
+        return max(_told(error) for error in leaves(expected))
 
 
 def _told(error: BaseException) -> int:
@@ -54,15 +56,8 @@ def _told(error: BaseException) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     print(error, file=sys.stderr)
-    return 2 if isinstance(error, ConfigurationError) else 1
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    for each in group.exceptions:
-        if isinstance(each, BaseExceptionGroup):
-            yield from _leaves(each)
-        else:
-            yield each
+    # What the server finds invalid was in the arguments, or in what they had us read.
+    return 2 if isinstance(error, ConfigurationError | Invalid | TooLarge) else 1
 
 
 # --- Commands ----------------------------------------------------------------------------------------------------
@@ -137,8 +132,23 @@ _tag = partial(_spelled, parse_tag)
 _msg_id = partial(_spelled, parse_msg_id)
 
 
+def _text(text: str) -> str:
+    # Bytes that are not UTF-8 come from the shell as lone surrogates, which no JSON can hold.
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError("It must be UTF-8.") from None
+    return text
+
+
 def _alias_or_none(text: str) -> str:
     return _alias(text) if text else text
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch("[1-9][0-9]{0,8}", text):
+        raise argparse.ArgumentTypeError("N must be a whole number from 1.")
+    return int(text)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -177,7 +187,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="where this device keeps who it is (default: %(default)s); another file is another device",
     )
-    device.add_argument("--count", type=int, metavar="N", help="end after N messages")
+    device.add_argument("--count", type=_count, metavar="N", help="end after N messages")
 
     _add_push(add_for_app("push", _push, "Push a message, and print the answer."))
     reported = add_for_app("report", _report, "Print what became of a push, in numbers.")
@@ -199,6 +209,7 @@ def _add_push(parser: argparse.ArgumentParser) -> None:
         "text",
         nargs="?",
         metavar="TEXT",
+        type=_text,
         help="what to show. Left out: read from standard input, as text or as a JSON object with a push's members",
     )
     to = parser.add_argument_group("audience (between kinds: and; several of a kind: any of them)")
@@ -206,7 +217,7 @@ def _add_push(parser: argparse.ArgumentParser) -> None:
     to.add_argument("--id", action="append", default=[], metavar="REGISTRATION_ID", help="this device")
     to.add_argument("--tag", action="append", type=_tag, default=[], help="devices with this tag")
     to.add_argument("--all", action="store_true", help="every device of the app")
-    parser.add_argument("--title", help="the notification's title")
+    parser.add_argument("--title", type=_text, help="the notification's title")
     parser.add_argument("--ttl", type=int, metavar="SECONDS", help="how long it may wait (default: 86400)")
     parser.add_argument("--override", type=_msg_id, metavar="MSG_ID", help="take that message's place where it waits")
     parser.add_argument("--cid", help="your own name of this push: repeated within a day, it is answered and not done")

@@ -59,6 +59,8 @@ async def _pages(app: AppClient, registration_ids: list[str]) -> AsyncIterator[l
         for first in range(0, len(registration_ids), IDS_AT_ONCE):
             yield registration_ids[first : first + IDS_AT_ONCE]
         return
+    # Of no device at all, so that an app without devices is told as well if it has no such push.
+    yield []
     after = None
     while page := await app.devices(after=after, limit=IDS_AT_ONCE):
         after = page[-1].registration_id

@@ -2,8 +2,8 @@
 
 1. Without a configuration file one is written, with one app and fresh credentials, and its owner is told how to use
    them. With `--config` that file must be there.
-2. SIGHUP reads the apps again; a file that cannot be used changes nothing. SIGTERM and SIGINT drain and end with 0; a
-   second one ends at once.
+2. SIGHUP reads the apps again, once the node is open; a file that cannot be used changes nothing. SIGTERM and SIGINT
+   drain and end with 0; a second one ends at once.
 3. A configuration, a port or a store that cannot be used ends it with 2 before anybody is let in; a store that fails
    later ends it with 1.
 """
@@ -14,6 +14,8 @@ import logging
 import secrets
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import trio
@@ -120,19 +122,30 @@ def store_of(configuration: Configuration) -> Store:
 
 async def _serve(path: Path, configuration: Configuration, plan: NodePlan) -> int:
     node = Node(store_of(configuration), plan, wall_clock, secrets.token_bytes)
+    is_open = trio.Event()
     exit_code = 2
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_obey_signals, node, path, nursery.cancel_scope)
+            nursery.start_soon(_obey_signals, node, path, is_open, nursery.cancel_scope)
             await nursery.start(node.run, [app_plan(app) for app in configuration.app])
             exit_code = 1
             _say_where(plan)
+            is_open.set()
     except* StoreFailure as failures:
-        for failure in failures.exceptions:
+        for failure in leaves(failures):
             log.critical("%s", failure)
     else:
         exit_code = 0
     return exit_code
+
+
+def leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    """What was raised, without the nurseries that it came through."""
+    for each in group.exceptions:
+        if isinstance(each, BaseExceptionGroup):
+            yield from leaves(each)
+        else:
+            yield each
 
 
 def _say_where(plan: NodePlan) -> None:
@@ -142,14 +155,18 @@ def _say_where(plan: NodePlan) -> None:
     log.info("Ready.")
 
 
-async def _obey_signals(node: Node, path: Path, scope: trio.CancelScope) -> None:
+async def _obey_signals(node: Node, path: Path, is_open: trio.Event, scope: trio.CancelScope) -> None:
+    # One more is enough for all that come while one is read; a signal that comes while it stops is too late.
+    hang_ups, to_read = trio.open_memory_channel[None](1)
     async with trio.open_nursery() as nursery:
+        nursery.start_soon(_read_apps, node, path, is_open, to_read)
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             is_stopping = False
             async for each in signals:
                 if each == signal.SIGHUP:
-                    await _read_apps_again(node, path)
-                elif is_stopping or not node.is_ready:
+                    with suppress(trio.WouldBlock):
+                        hang_ups.send_nowait(None)
+                elif is_stopping:
                     scope.cancel()
                 else:
                     is_stopping = True
@@ -160,6 +177,13 @@ async def _obey_signals(node: Node, path: Path, scope: trio.CancelScope) -> None
 async def _stop(node: Node, scope: trio.CancelScope) -> None:
     await node.stop()
     scope.cancel()
+
+
+async def _read_apps(node: Node, path: Path, is_open: trio.Event, wanted: trio.MemoryReceiveChannel[None]) -> None:
+    # Before that the node has no rooms to put an app into.
+    await is_open.wait()
+    async for _ in wanted:
+        await _read_apps_again(node, path)
 
 
 async def _read_apps_again(node: Node, path: Path) -> None:

@@ -116,9 +116,12 @@ class DeviceClient:
             await trio.lowlevel.checkpoint()
             while True:
                 # Before a look into the inbox: what an ended line left there may be fenced.
-                if self._line.error is not None:
-                    raise StopAsyncIteration if self._is_unregistered else self._line.error
+                if self._line.error is not None and self._is_unregistered:
+                    raise StopAsyncIteration
+                self._line.check()
                 if (note := self._inbox.show()) is not None:
+                    # It may have been the last one, which the scribe waits for.
+                    self._changed.unpark_all()
                     return note
                 await self._changed.park()
         finally:

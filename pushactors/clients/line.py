@@ -75,11 +75,17 @@ class Line:
 
     async def wait_link(self) -> Link:
         """The present link, or the next one. Raises why the line ended, if it has."""
-        while self.error is None:
+        while True:
+            self.check()
             if self.link is not None and not self.link.is_over:
                 return self.link
             await self._changed.park()
-        raise self.error
+
+    def check(self) -> None:
+        """Raises why the line ended, if it has."""
+        if self.error is not None:
+            # It is raised to everybody: without this its traceback would grow with each of them.
+            raise self.error.with_traceback(None)
 
     def end(self, error: PushactorsError) -> None:
         """Ends the line for a reason that was found here."""

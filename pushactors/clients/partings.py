@@ -47,7 +47,7 @@ class ProtocolBroken(TurnedAway):
 
 def parting(code: int, reason: str) -> PushactorsError:
     """What a close with this code, which says not to come back, is for the caller."""
-    text = f"The server closed the connection for good: {reason} ({code})."
+    text = f"The server said not to come back: {reason} ({code})."
     if code == Closing.UNAUTHORIZED.code:
         return Unauthorized(text)
     return _PARTINGS.get(code, TurnedAway)(text, code)

@@ -25,6 +25,9 @@ from pushactors.domain.effects import Effect, Settled, Struck
 from pushactors.domain.message import Message, Verdict
 from pushactors.wire.ids import Binding, Millis, MsgId, UnitNo, VisitId
 
+# Of those that a mark settled on this visit, so many can still be acknowledged for what was sent before them.
+SINGLY_REMEMBERED = 256
+
 
 class Entry:
     """One unsettled delivery in a mailbox. `message` None: its content is still in the store."""
@@ -40,6 +43,7 @@ class Entry:
         at: Millis,
         gate: UnitNo = UnitNo(0),
         message: Message | None = None,
+        strike: Verdict | None = None,
     ) -> None:
         self.msg_id = msg_id
         self.expires_at = expires_at
@@ -49,7 +53,7 @@ class Entry:
         """Since when it is in the state that it is in."""
         self.gate = gate
         self.message = message
-        self.strike: Verdict | None = None
+        self.strike = strike
 
     def is_about(self, msg_id: MsgId) -> bool:
         return self.msg_id == msg_id or self.overrides == msg_id
@@ -58,13 +62,24 @@ class Entry:
 class Mailbox:
     """See the law on top. `binding` is the device's present one."""
 
-    __slots__ = ("_sent", "_waiting", "binding", "visit")
+    __slots__ = ("_sent", "_singly", "_waiting", "binding", "visit")
 
     def __init__(self, binding: Binding, waiting: Iterable[Entry] = ()) -> None:
         self.binding = binding
         self.visit: VisitId | None = None
         self._sent: list[Entry] = []
+        self._singly: list[MsgId] = []
         self._waiting = deque(waiting)
+
+    def end_lost_visit(self, now: Millis, effects: list[Effect]) -> None:
+        """Judges what came from the store: whatever visit it was sent on has ended unheard (C3). What entered while
+        nobody could judge it may be under an earlier binding (C14)."""
+        for entry in tuple(self._waiting):
+            verdict = self._verdict_at_leaving(entry, now)
+            if verdict is None and entry.binding not in (None, self.binding):
+                verdict = Verdict.FENCED
+            if verdict is not None:
+                self._settle_waiting([entry], verdict, effects)
 
     # --- Entering ----------------------------------------------------------------------------------------------------
 
@@ -118,6 +133,7 @@ class Mailbox:
             else:
                 effects.append(Settled(entry.msg_id, verdict, was_sent=True))
         self._sent.clear()
+        self._singly.clear()
         # What queued for this visit alone ends with it (C5).
         missed = [entry for entry in self._waiting if entry.expires_at is None]
         self._settle_waiting(missed, Verdict.MISSED, effects)
@@ -153,10 +169,14 @@ class Mailbox:
         """Settles this one and all sent before it as received. False: nothing like that is on this visit's wire."""
         if visit != self.visit:
             return False
-        covered = next((i for i, entry in enumerate(self._sent, start=1) if entry.msg_id == msg_id), 0)
+        if msg_id not in self._singly and not any(entry.msg_id == msg_id for entry in self._sent):
+            return False
+        covered = sum(1 for entry in self._sent if entry.msg_id <= msg_id)
         effects.extend(Settled(entry.msg_id, Verdict.RECEIVED, was_sent=True) for entry in self._sent[:covered])
         del self._sent[:covered]
-        return covered > 0
+        if not self._sent:
+            self._singly.clear()
+        return True
 
     def decline(self, visit: VisitId, msg_id: MsgId, effects: list[Effect]) -> bool:
         """Settles this one alone: addressed to an alias that is not logged in there. False: not on this visit's wire,
@@ -165,8 +185,7 @@ class Mailbox:
             return False
         for entry in self._sent:
             if entry.msg_id == msg_id and entry.binding is not None:
-                self._sent.remove(entry)
-                effects.append(Settled(msg_id, entry.strike or Verdict.FENCED, was_sent=True))
+                self._settle_sent(entry, entry.strike or Verdict.FENCED, effects)
                 return True
         return False
 
@@ -174,8 +193,7 @@ class Mailbox:
         """The user has seen this one: whatever is unsettled of it is received, this one alone."""
         for entry in self._sent:
             if entry.msg_id == msg_id:
-                self._sent.remove(entry)
-                effects.append(Settled(msg_id, Verdict.RECEIVED, was_sent=True))
+                self._settle_sent(entry, Verdict.RECEIVED, effects)
                 return
         seen = [entry for entry in self._waiting if entry.msg_id == msg_id]
         self._settle_waiting(seen, Verdict.RECEIVED, effects)
@@ -201,6 +219,7 @@ class Mailbox:
         self.visit = None
         effects.extend(Settled(e.msg_id, e.strike or Verdict.MISSED, was_sent=True) for e in self._sent)
         self._sent.clear()
+        self._singly.clear()
         self._settle_waiting(list(self._waiting), Verdict.MISSED, effects)
 
     # --- Looking -----------------------------------------------------------------------------------------------------
@@ -226,6 +245,13 @@ class Mailbox:
         if entry.strike is None:
             entry.strike = verdict
             effects.append(Struck(entry.msg_id, verdict))
+
+    def _settle_sent(self, entry: Entry, verdict: Verdict, effects: list[Effect]) -> None:
+        """Settles one out of turn; a later acknowledgement of it still covers those before it (C10)."""
+        self._sent.remove(entry)
+        if self._sent and verdict is Verdict.RECEIVED:
+            self._singly = [*self._singly[-SINGLY_REMEMBERED:], entry.msg_id]
+        effects.append(Settled(entry.msg_id, verdict, was_sent=True))
 
     def _settle_waiting(self, entries: list[Entry], verdict: Verdict, effects: list[Effect]) -> None:
         for entry in entries:

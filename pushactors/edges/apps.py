@@ -201,6 +201,8 @@ class AppSession:
             for place, entry in enumerate(entries):
                 await self.app.ledger.room()
                 await self._take(entry, partial(reply.put, place))
+            # What it said while it was kept waiting is not read yet: it was not silent.
+            self._connection.last_heard = trio.current_time()
 
     async def _answered(self, below: int) -> None:
         """Returns when fewer frames than that are open."""
@@ -245,7 +247,7 @@ class AppSession:
         now = trio.current_time()
         silent_s = now - self._connection.last_heard
         blocked_since = self._connection.stream.blocked_since
-        if silent_s >= 2 * self._heartbeat_s:
+        if silent_s >= 2 * self._heartbeat_s and self._is_between_frames:
             self.end(Closing.SILENT)
         elif self._connection.is_too_full or (blocked_since is not None and now - blocked_since >= self._heartbeat_s):
             self.end(Closing.TOO_SLOW)

@@ -5,7 +5,7 @@
 2. A refused `connect` is answered and then closed, with a code that says whether to come back, and has changed nothing
    (C11).
 3. Registering is open to whoever knows an app key, so it is limited by address (C24).
-4. Visits have numbers that only grow. While the server drains there are no new ones (4000).
+4. Visits have numbers that only grow. While the server drains there are no new ones (1001).
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 import trio
 
@@ -25,7 +24,7 @@ from pushactors.edges.handshake import Knock, No, open_websocket
 from pushactors.edges.house import App, Apps
 from pushactors.edges.letters import Letters
 from pushactors.edges.pulse import Pulse
-from pushactors.edges.rates import Rates
+from pushactors.edges.rates import Changes, Rates
 from pushactors.edges.stream import Stream
 from pushactors.edges.visit import DeviceVisit, Patience
 from pushactors.errors import (
@@ -72,7 +71,9 @@ class DeviceEndpoint:
         self._clock = clock
         self._tally = tally
         self._letters = Letters()
+        self._changes = Changes()
         self._visits: dict[VisitId, tuple[DeviceVisit, App]] = {}
+        self._waiting: dict[trio.CancelScope, None] = {}
         self._last_visit = 0
         self._fewer = trio.Event()
         self.is_draining = False
@@ -89,33 +90,39 @@ class DeviceEndpoint:
         self._tally.add("handshakes", "accepted")
         connection = Connection(stream, MAX_MESSAGE_BYTES, limits.outgoing_buffer_bytes)
         if self.is_draining:
-            goodbye = {"reason": Closing.DRAIN.reason, "retry_after": DRAINED_COME_BACK_AFTER_S}
-            connection.put_text(note_frame("goodbye", goodbye))
-            await connection.close(Closing.DRAIN.code, Closing.DRAIN.reason)
+            await self._turn_away(connection)
             return
-        left_s = limits.connect_timeout_s - (trio.current_time() - begun)
         text = None
+        waiting = trio.CancelScope(deadline=begun + limits.connect_timeout_s)
+        self._waiting[waiting] = None
         try:
-            with trio.move_on_after(left_s) as waiting:
+            with waiting:
                 text = await connection.receive()
         except PeerFault as fault:
             await connection.close(fault.code, str(fault))
             return
-        if waiting.cancelled_caught:
+        finally:
+            del self._waiting[waiting]
+        if self.is_draining:
+            await self._turn_away(connection)
+        elif text is None and waiting.cancelled_caught:
             await connection.close(Closing.PROTOCOL.code, "the first frame must be connect, and must come in time")
         elif text is None:
             await connection.close(Closing.NORMAL.code, "")
         else:
             await self._visit(connection, text)
 
+    async def _turn_away(self, connection: Connection) -> None:
+        goodbye = {"reason": Closing.DRAIN.reason, "retry_after": DRAINED_COME_BACK_AFTER_S}
+        connection.put_text(note_frame("goodbye", goodbye))
+        await connection.close(Closing.GOING_AWAY.code, Closing.GOING_AWAY.reason)
+
     def _judge(self, knock: Knock) -> No | None:
-        if urlsplit(knock.path).path != "/device":
+        if knock.path.partition("?")[0] != "/device":
             return No(404, "Devices connect at /device.")
         origin = knock.headers.get("origin")
-        if origin is None or origin in self._limits.origins:
-            return None
         # Of the same host: a page that this very host served.
-        if urlsplit(origin).netloc == knock.headers.get("host"):
+        if origin is None or origin in self._limits.origins or origin.partition("://")[2] == knock.host:
             return None
         return No(403, "This Origin is not in devices.origins.")
 
@@ -157,7 +164,9 @@ class DeviceEndpoint:
         await app.ledger.room()
         self._last_visit += 1
         patience = Patience(self._limits.heartbeat_s, self._limits.ack_timeout_s)
-        visit = DeviceVisit(VisitId(self._last_visit), connection, app, self._letters, patience, self._tally)
+        visit = DeviceVisit(
+            VisitId(self._last_visit), connection, app, self._letters, self._changes, patience, self._tally
+        )
         hello = Hello(
             connect.registration_id,
             connect.device_secret,
@@ -211,6 +220,8 @@ class DeviceEndpoint:
     async def drain(self, within_s: float) -> None:
         """Ends every visit, spread over `within_s`, each told to come back at a moment of its own; no new ones."""
         self.is_draining = True
+        for waiting in self._waiting:
+            waiting.cancel()
         visits = tuple(self._visits.values())
         for place, (visit, _) in enumerate(visits):
             # The first to go comes back first: they return as slowly as they left.

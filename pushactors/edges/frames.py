@@ -14,6 +14,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import StringIO
 
 from wsproto.frame_protocol import CloseReason, Frame, FrameProtocol, Opcode, ParseFailed
 
@@ -56,12 +57,13 @@ Event = Text | Ping | Pong | Closed | Fault
 class FrameReader:
     """The receiving half of one connection. `feed` it bytes, then take the `events` until there are none."""
 
-    __slots__ = ("_is_over", "_max_bytes", "_parser", "_pieces", "_size")
+    __slots__ = ("_fragments", "_is_over", "_max_bytes", "_parser", "_size", "_unfinished")
 
     def __init__(self, max_message_bytes: int) -> None:
         self._parser = FrameProtocol(False, [])
         self._max_bytes = max_message_bytes
-        self._pieces: list[str] = []
+        self._unfinished: StringIO | None = None
+        self._fragments = 0
         self._size = 0
         self._is_over = False
 
@@ -100,16 +102,19 @@ class FrameReader:
         assert isinstance(piece, str)
         # Characters are at least a byte each, so the first bound is exact enough to keep memory; the second is exact.
         self._size += len(piece)
-        self._pieces.append(piece)
         if self._size > self._max_bytes:
             return Fault(int(CloseReason.MESSAGE_TOO_BIG), f"A message has at most {self._max_bytes} bytes.")
-        if len(self._pieces) > MAX_FRAGMENTS:
+        # A frame comes in as many pieces as the network cuts it into: those are nobody's fault, and are not counted.
+        self._fragments += frame.frame_finished
+        if self._fragments > MAX_FRAGMENTS:
             return Fault(int(CloseReason.POLICY_VIOLATION), f"A message has at most {MAX_FRAGMENTS} fragments.")
         if not frame.message_finished:
+            self._unfinished = self._unfinished or StringIO()
+            self._unfinished.write(piece)
             return None
-        text = "".join(self._pieces)
-        self._pieces.clear()
-        self._size = 0
+        text = piece if self._unfinished is None else self._unfinished.getvalue() + piece
+        self._unfinished = None
+        self._fragments = self._size = 0
         if len(text) * 4 > self._max_bytes and len(text.encode()) > self._max_bytes:
             return Fault(int(CloseReason.MESSAGE_TOO_BIG), f"A message has at most {self._max_bytes} bytes.")
         return Text(text)

@@ -27,6 +27,7 @@ class Knock:
     """Somebody asks for a WebSocket connection. Header names are in lower case; of two equal ones the last counts."""
 
     path: str
+    host: str
     headers: Mapping[str, str]
 
 
@@ -50,6 +51,7 @@ async def open_websocket(stream: Stream, judge: Callable[[Knock], No | None], wi
             request = await wrap_server_stream(nursery, stream_closed)
             knock = Knock(
                 request.path,
+                stream_closed.host(),
                 {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in request.headers},
             )
             no = judge(knock)
@@ -71,6 +73,7 @@ class _Closing(trio.abc.Stream):
     def __init__(self, stream: Stream, scope: trio.CancelScope) -> None:
         self._stream = stream
         self._scope = scope
+        self._head = b""
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         await self._stream.send_all(data)
@@ -80,13 +83,21 @@ class _Closing(trio.abc.Stream):
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         try:
-            received = await self._stream.receive_some(max_bytes)
+            received = self._head = await self._stream.receive_some(max_bytes)
         except BROKEN:
             received = b""
         if not received:
             self._scope.cancel()
             await trio.lowlevel.checkpoint()
         return received
+
+    def host(self) -> str:
+        """The Host header, which trio-websocket has checked, and keeps to itself."""
+        for line in self._head.split(b"\r\n"):
+            name, _, value = line.partition(b":")
+            if name.lower() == b"host":
+                return value.strip().decode("latin-1")
+        return ""
 
     async def aclose(self) -> None:
         self._scope.cancel()

@@ -20,6 +20,7 @@ from pushactors.edges.stream import BROKEN, Stream
 
 PREFIX = "pushactors_"
 WITHIN_S = 5.0
+PLAIN = "text/plain; charset=utf-8"
 
 
 class Operations:
@@ -36,46 +37,30 @@ class Operations:
         """Answers one request and closes."""
         with trio.move_on_after(WITHIN_S):
             peer = h11.Connection(h11.SERVER, max_incomplete_event_size=8_192)
-            status, content_type, body = await self._answer(stream, peer)
-            head = h11.Response(
-                status_code=status,
-                headers=[
-                    ("Content-Type", content_type),
-                    ("Content-Length", str(len(body))),
-                    ("Connection", "close"),
-                ],
-            )
-            for event in (head, h11.Data(data=body), h11.EndOfMessage()):
-                stream.put(peer.send(event) or b"")
+            try:
+                request = await _request(stream, peer)
+            except h11.RemoteProtocolError as fault:
+                _put(stream, peer, fault.error_status_hint, PLAIN, b"This is not an HTTP request.\n")
+            except BROKEN:
+                pass  # it went away without a question
+            else:
+                _put(stream, peer, *self._answer(request), is_head=request.method == b"HEAD")
             await stream.flushed()
         with trio.CancelScope(shield=True):
             await stream.aclose()
 
-    async def _answer(self, stream: Stream, peer: h11.Connection) -> tuple[int, str, bytes]:
-        text = "text/plain; charset=utf-8"
-        try:
-            while True:
-                event = peer.next_event()
-                if event is not h11.NEED_DATA:
-                    break
-                peer.receive_data(await stream.receive())
-        except h11.RemoteProtocolError as fault:
-            return fault.error_status_hint, text, b"This is not an HTTP request.\n"
-        except BROKEN:
-            return 400, text, b""
-        if not isinstance(event, h11.Request):
-            return 400, text, b""
-        if event.method not in (b"GET", b"HEAD"):
-            return 405, text, b"GET only.\n"
-        match event.target.partition(b"?")[0]:
+    def _answer(self, request: h11.Request) -> tuple[int, str, bytes]:
+        if request.method not in (b"GET", b"HEAD"):
+            return 405, PLAIN, b"GET only.\n"
+        match request.target.partition(b"?")[0]:
             case b"/healthz":
-                return 200, text, b"ok\n"
+                return 200, PLAIN, b"ok\n"
             case b"/readyz":
-                return (200, text, b"ready\n") if self._is_ready() else (503, text, b"not ready\n")
+                return (200, PLAIN, b"ready\n") if self._is_ready() else (503, PLAIN, b"not ready\n")
             case b"/metrics":
                 return 200, CONTENT_TYPE_LATEST, generate_latest(self._registry)
             case _:
-                return 404, text, b"There are /healthz, /readyz and /metrics.\n"
+                return 404, PLAIN, b"There are /healthz, /readyz and /metrics.\n"
 
     def collect(self) -> Iterable[Metric]:
         """For the registry, at each look."""
@@ -89,3 +74,23 @@ class Operations:
         yield from counters.values()
         for name, value in sorted(self._now().items()):
             yield GaugeMetricFamily(PREFIX + name, f"{name.replace('_', ' ')}, now.", value=value)
+
+
+async def _request(stream: Stream, peer: h11.Connection) -> h11.Request:
+    """Raises `h11.RemoteProtocolError`, or one of `BROKEN` if the peer goes away."""
+    while (event := peer.next_event()) is h11.NEED_DATA:
+        peer.receive_data(await stream.receive())
+    if not isinstance(event, h11.Request):
+        raise trio.BrokenResourceError
+    return event
+
+
+def _put(
+    stream: Stream, peer: h11.Connection, status: int, content_type: str, body: bytes, is_head: bool = False
+) -> None:
+    headers = [("Content-Type", content_type), ("Content-Length", str(len(body))), ("Connection", "close")]
+    events = [h11.Response(status_code=status, headers=headers), h11.EndOfMessage()]
+    if not is_head:
+        events.insert(1, h11.Data(data=body))
+    for event in events:
+        stream.put(peer.send(event) or b"")

@@ -29,7 +29,7 @@ BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
 class Transport(Protocol):
     """What carries the bytes: a socket, TLS over one, or memory."""
 
-    async def send_all(self, data: bytes) -> None: ...
+    async def send_all(self, data: bytes | memoryview) -> None: ...
     async def receive_some(self, max_bytes: int) -> bytes | bytearray: ...
     async def aclose(self) -> None: ...
 
@@ -41,7 +41,7 @@ class SocketTransport(trio.abc.Stream):
         sock.setblocking(False)
         self._socket = sock
 
-    def send_nowait(self, data: bytes) -> int:
+    def send_nowait(self, data: bytes | memoryview) -> int:
         """How many bytes the socket took. Raises `OSError` if it is broken."""
         try:
             return self._socket.send(data)
@@ -52,7 +52,7 @@ class SocketTransport(trio.abc.Stream):
         left = memoryview(data)
         while left:
             try:
-                left = left[self.send_nowait(bytes(left)) :]
+                left = left[self.send_nowait(left) :]
             except OSError as broken:
                 raise trio.BrokenResourceError from broken
             if left:
@@ -164,12 +164,13 @@ class Stream(trio.abc.Stream):
         """Sends what is there, waiting for the peer, until nothing is."""
         try:
             while self._outgoing:
-                data = b"".join(self._outgoing)
-                chunk = data[:CHUNK_BYTES]
-                self._outgoing = [data[CHUNK_BYTES:]] if len(data) > CHUNK_BYTES else []
-                await self._transport.send_all(chunk)
-                self.outgoing_bytes -= len(chunk)
-                self.blocked_since = trio.current_time()
+                data = memoryview(b"".join(self._outgoing))
+                self._outgoing = []
+                for start in range(0, len(data), CHUNK_BYTES):
+                    chunk = data[start : start + CHUNK_BYTES]
+                    await self._transport.send_all(chunk)
+                    self.outgoing_bytes -= len(chunk)
+                    self.blocked_since = trio.current_time()
         except BROKEN:
             self._break()
         finally:

@@ -32,7 +32,7 @@ from pushactors.errors import ActorCrashed, Invalid, PushactorsError
 from pushactors.wire import device as wire
 from pushactors.wire.closing import Closing
 from pushactors.wire.codec import structure
-from pushactors.wire.ids import Alias, MsgId, RegistrationId, VisitId
+from pushactors.wire.ids import Alias, DeviceNo, MsgId, RegistrationId, VisitId
 from pushactors.wire.jsonrpc import (
     Malformed,
     Note,
@@ -69,7 +69,14 @@ class DeviceVisit:
     """A visit whose `connect` is being judged, and afterwards. Implements `actors.visits.Visit`."""
 
     def __init__(
-        self, visit_id: VisitId, connection: Connection, app: App, letters: Letters, patience: Patience, tally: Tally
+        self,
+        visit_id: VisitId,
+        connection: Connection,
+        app: App,
+        letters: Letters,
+        changes: Changes,
+        patience: Patience,
+        tally: Tally,
     ) -> None:
         self._visit_id = visit_id
         self._connection = connection
@@ -77,7 +84,7 @@ class DeviceVisit:
         self._letters = letters
         self._patience = patience
         self._tally = tally
-        self._changes = Changes()
+        self._changes = changes
         self._scope = trio.CancelScope()
         self._welcome: Welcome | None = None
         self._ending: Ending | None = None
@@ -165,6 +172,8 @@ class DeviceVisit:
                 return
             await self._app.ledger.room()
             await self._take(text)
+            # What it said while it was kept waiting is not read yet: it was not silent.
+            self._connection.last_heard = trio.current_time()
 
     async def _farewell(self, fault: PeerFault | None) -> None:
         if self._has_left:
@@ -185,8 +194,7 @@ class DeviceVisit:
             await self._connection.close(closing.code, closing.reason)
 
     def _actor(self) -> DeviceActor | None:
-        assert self._welcome is not None
-        return self._app.device(self._welcome.device_no)
+        return self._app.device(self._device_no)
 
     def _drained(self) -> None:
         if self._has_refused and self._ending is None:
@@ -269,9 +277,9 @@ class DeviceVisit:
         registration = self._app.router.find(self._id)
         if (wanted or None) == registration.alias:
             return {"alias": registration.alias, "previous": registration.alias}
-        self._changes.check()
+        self._changes.check(self._device_no)
         previous = await self._app.router.set_alias(self._id, Alias(wanted))
-        self._changes.count()
+        self._changes.count(self._device_no)
         return {"alias": wanted or None, "previous": previous}
 
     async def _get_alias(self, params: dict[str, object]) -> object:
@@ -290,9 +298,9 @@ class DeviceVisit:
     async def _change_tags(self, change: TagChange) -> object:
         tags = self._app.router.find(self._id).tags
         if change.of(tags) != tags:
-            self._changes.check()
+            self._changes.check(self._device_no)
             tags = await self._app.router.set_tags(self._id, change)
-            self._changes.count()
+            self._changes.count(self._device_no)
         return {"tags": tags}
 
     async def _get_tags(self, params: dict[str, object]) -> object:
@@ -305,6 +313,11 @@ class DeviceVisit:
         return None
 
     # --- Looks -------------------------------------------------------------------------------------------------------
+
+    @property
+    def _device_no(self) -> DeviceNo:
+        assert self._welcome is not None
+        return self._welcome.device_no
 
     @property
     def _id(self) -> RegistrationId:
@@ -321,7 +334,7 @@ class DeviceVisit:
         heartbeat_s = self._patience.heartbeat_s
         is_stuck = blocked_since is not None and now - blocked_since >= heartbeat_s
         is_not_acknowledging = full_since is not None and now - full_since >= self._patience.ack_timeout_s
-        if silent_s >= 2 * heartbeat_s:
+        if silent_s >= 2 * heartbeat_s and self._is_listening:
             self.end(Ending.SILENT)
         elif self._connection.is_too_full or is_stuck or is_not_acknowledging:
             self.end(Ending.TOO_SLOW)
