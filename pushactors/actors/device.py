@@ -198,9 +198,11 @@ class DeviceActor:
     def arrive(self, visit: Visit, unit: Unit) -> int:
         """A new visit, which displaces the old one (C11); how many deliveries wait for it. Nothing is handed to it
         before `resume`."""
-        if self.visit is not None:
-            self.visit.end(Ending.DISPLACED)
-            self._leave(self.visit.visit_id, unit)
+        displaced = self.visit
+        if displaced is not None:
+            self._leave(displaced.visit_id, unit)
+            # Until the new one is in its place, this is the one that a crash ends.
+            self.visit = displaced
         self.used = True
         self.last_unit = unit.number
         self.mailbox.arrive(visit.visit_id)
@@ -210,6 +212,9 @@ class DeviceActor:
         missing = [entry.msg_id for entry in self.mailbox.waiting if entry.message is None]
         if missing:
             self._fetch(self, missing)
+        if displaced is not None:
+            # Last: a step that fails has displaced nobody.
+            displaced.end(Ending.DISPLACED)
         return self.mailbox.waiting_count()
 
     @as_owner
@@ -288,9 +293,14 @@ class DeviceActor:
         self.is_deleted = True
         self.mailbox.clear(effects)
         self._book(effects, unit)
-        if self.visit is not None:
-            visit, self.visit = self.visit, None
-            unit.then.append(lambda: visit.end(Ending.REMOVED))
+        visit = self.visit
+        if visit is not None:
+
+            def told() -> None:
+                visit.end(Ending.REMOVED)
+                self.visit = None
+
+            unit.then.append(told)
 
     @as_owner
     def contents(self) -> list[tuple[MsgId, bool, Millis]]:

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -164,7 +165,8 @@ class Fanout:
                 with trio.CancelScope(shield=True):  # a push is accepted wholly, or not at all
                     for place, (target, binding) in enumerate(zip(targets, bindings, strict=True), start=1):
                         while not self._enter(target.device_no, binding, entering):
-                            await self._devices.ready([target.device_no], self._tenant)
+                            with suppress(ActorCrashed):  # then the next one takes it
+                                await self._devices.ready([target.device_no], self._tenant)
                         if place % SLICE == 0:
                             await trio.lowlevel.checkpoint()
             finally:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 import trio
 
@@ -21,12 +22,14 @@ from pushactors.actors.unit import Unit
 from pushactors.actors.visits import Visit
 from pushactors.domain import credentials
 from pushactors.domain.aliases import Registration
-from pushactors.errors import ActorCrashed, NoSuchDevice, Unauthorized
+from pushactors.errors import ActorCrashed, InternalError, NoSuchDevice, Unauthorized
 from pushactors.stores import contract
 from pushactors.stores.patience import patient
 from pushactors.wire.ids import Alias, Binding, DeviceNo, Millis, Platform, RegistrationId, Tag, VisitId
 
 DAY_MS = 86_400_000
+# A present device is written down as seen so many times within its expiry.
+SEEN_AGAIN = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +79,7 @@ class Registrar:
         self._randomness = randomness
         self._clock = clock
         self._installing = trio.StrictFIFOLock()
-        self._installed: dict[bytes, Registration] = {}
+        self._installed: dict[bytes, RegistrationId] = {}
         self._looked_at: RegistrationId | None = None
 
     # --- Coming ------------------------------------------------------------------------------------------------------
@@ -89,10 +92,10 @@ class Registrar:
         """
         await self._router.sound()
         if hello.registration_id is not None:
-            known = self._router.find(hello.registration_id)
-            if not credentials.is_same(hello.device_secret or "", self._device_secret(known)):
+            self._router.find(hello.registration_id)
+            if not credentials.is_same(hello.device_secret or "", self._device_secret(hello.registration_id)):
                 raise Unauthorized("The device_secret is not that of this registration_id.")
-            return await self._arrive(hello, visit, known)
+            return await self._arrive(hello, visit, hello.registration_id)
         if hello.install_key is None:
             return await self._arrive(hello, visit, None)
         digest = credentials.install_digest(self._tenant.app_key, hello.install_key)
@@ -102,24 +105,27 @@ class Registrar:
                 return await self._arrive(hello, visit, None, digest)
         return await self._arrive(hello, visit, installed)
 
-    async def _find_installed(self, digest: bytes) -> Registration | None:
-        if digest in self._installed:
-            return self._installed[digest]
-        registration_id = await patient(lambda: self._store.installed(self._tenant.app_no, digest))
-        return None if registration_id is None else self._router.directory.find(registration_id)
+    async def _find_installed(self, digest: bytes) -> RegistrationId | None:
+        found = self._installed.get(digest)
+        if found is None:
+            found = await patient(lambda: self._store.installed(self._tenant.app_no, digest))
+        await self._router.sound()
+        # Deleted, and that is not durable yet: its key is free again.
+        return found if found is not None and self._router.directory.find(found) is not None else None
 
     async def _arrive(
-        self, hello: Hello, visit: Visit, known: Registration | None, install: bytes | None = None
+        self, hello: Hello, visit: Visit, registration_id: RegistrationId | None, install: bytes | None = None
     ) -> Welcome:
         router = self._router
 
-        def loser() -> Registration | None:
-            return router.who_loses(hello.alias, known) if hello.alias else None
+        def touches() -> list[Registration]:
+            known = router.find(registration_id) if registration_id is not None else None
+            loses = router.who_loses(hello.alias, known) if hello.alias else None
+            return [each for each in (known, loses) if each is not None]
 
-        await router.bring_to_rest(lambda: [each for each in (known, loser()) if each is not None])
-        if known is not None and router.find(known.registration_id) is not known:
-            raise NoSuchDevice("This device was deleted: register anew.")
-        touched = [each for each in (known, loser()) if each is not None]
+        await router.bring_to_rest(touches)
+        touched = touches()
+        known = touched[0] if registration_id is not None else None
         with router.step(touched) as unit:
             if known is None:
                 registration = self._register(hello, install, unit)
@@ -127,6 +133,7 @@ class Registrar:
             else:
                 registration = known
             if hello.platform is not None and hello.platform != registration.platform:
+                router.undo_by(partial(setattr, registration, "platform", registration.platform))
                 registration.platform = hello.platform
                 unit.changes.append(contract.PlatformChanged(registration.device_no, hello.platform))
             router.bind(registration, hello.alias, unit, by_device=True)
@@ -134,6 +141,9 @@ class Registrar:
                 router.retag(registration, TagChange(hello.tags, replace=True), unit)
             self._see(registration, unit)
             waiting = router.device(registration).arrive(visit, unit)
+        if install is not None:
+            # The store finds it as soon as it is durable; until then, this does.
+            self._installed[install] = registration.registration_id
         is_registering = hello.registration_id is None
         return Welcome(
             registration.registration_id,
@@ -141,7 +151,7 @@ class Registrar:
             registration.platform,
             registration.alias,
             registration.tags,
-            self._device_secret(registration) if is_registering else None,
+            self._device_secret(registration.registration_id) if is_registering else None,
             waiting,
         )
 
@@ -168,13 +178,12 @@ class Registrar:
         )
         self._router.enroll(registration)
         if install is not None:
-            # The store finds it as soon as it is durable; until then, this does.
-            self._installed[install] = registration
-            unit.then.append(lambda: self._forget_install(install))
+            unit.then.append(lambda: self._forget_install(install, registration.registration_id))
         return registration
 
-    def _forget_install(self, install: bytes) -> None:
-        self._installed.pop(install, None)
+    def _forget_install(self, install: bytes, registration_id: RegistrationId) -> None:
+        if self._installed.get(install) == registration_id:
+            del self._installed[install]
 
     # --- Going -------------------------------------------------------------------------------------------------------
 
@@ -190,9 +199,14 @@ class Registrar:
 
     async def delete(self, registration_id: RegistrationId) -> None:
         """The device is no longer one of this app: its mailbox is settled, its visit ends. Raises `NoSuchDevice`."""
+        await self._delete(registration_id, lambda _: True)
+
+    async def _delete(self, registration_id: RegistrationId, is_still_due: Callable[[Registration], bool]) -> None:
         router = self._router
         await router.bring_to_rest(lambda: [router.find(registration_id)])
         registration = router.find(registration_id)
+        if not is_still_due(registration):
+            return
         with router.step([registration]) as unit:
             router.device(registration).delete(unit)
             unit.changes.append(contract.DeviceDeleted(registration.device_no, self._clock()))
@@ -204,16 +218,36 @@ class Registrar:
         await self._router.sound()
         page = self._router.directory.page(self._looked_at, most)
         self._looked_at = page[-1].registration_id if len(page) == most else None
-        seen_before = self._clock() - self._tenant.limits.device_expiry_days * DAY_MS
-        expired = [each for each in page if each.last_seen_at < seen_before and not self._router.is_present(each)]
-        for each in expired:
-            with suppress(NoSuchDevice):
-                await self.delete(each.registration_id)
+        self._see_present(page)
+        expired = [each.registration_id for each in page if self._is_expired(each)]
+        for registration_id in expired:
+            # One that fails over it is logged where it fails, and is looked at again in the next round.
+            with suppress(NoSuchDevice, InternalError):
+                await self._delete(registration_id, self._is_expired)
         return len(expired)
 
+    def _is_expired(self, registration: Registration) -> bool:
+        return self._unseen_ms(registration) > self._expiry_ms() and not self._router.is_present(registration)
+
+    def _see_present(self, page: list[Registration]) -> None:
+        """Writes down now and then that those who stay are being seen: a kill must not make them look long absent."""
+        stale_ms = self._expiry_ms() / SEEN_AGAIN
+        stale = [each for each in page if self._router.is_present(each) and self._unseen_ms(each) > stale_ms]
+        if stale:
+            with self._router.step([]) as unit:
+                for each in stale:
+                    self._see(each, unit)
+
+    def _unseen_ms(self, registration: Registration) -> int:
+        return self._clock() - registration.last_seen_at
+
+    def _expiry_ms(self) -> int:
+        return self._tenant.limits.device_expiry_days * DAY_MS
+
     def _see(self, registration: Registration, unit: Unit) -> None:
+        self._router.undo_by(partial(setattr, registration, "last_seen_at", registration.last_seen_at))
         registration.last_seen_at = self._clock()
         unit.changes.append(contract.Seen(registration.device_no, registration.last_seen_at))
 
-    def _device_secret(self, registration: Registration) -> str:
-        return credentials.device_secret(self._secret, self._tenant.app_key, registration.registration_id)
+    def _device_secret(self, registration_id: RegistrationId) -> str:
+        return credentials.device_secret(self._secret, self._tenant.app_key, registration_id)

@@ -4,9 +4,10 @@
    that every push is wholly before or wholly after it (C13, C14). What it touches is brought to rest first.
 2. What is refused changes nothing.
 3. It decides ahead of the disk. Whoever asked is told when the app's book says that it is durable (C2).
-4. If a step fails halfway, its unit is abandoned, the devices that it touched are rebuilt from the store, and the
-   directory is loaded anew; who asks meanwhile waits. More than `RELOADS` times in `RELOADS_WITHIN_S` is a fault of
-   ours that starting again does not mend: then the process falls.
+4. If a step fails halfway, its unit is abandoned, and the devices that it touched are rebuilt from the store. If it was
+   a device that failed, the step is taken back. If it was the router, its directory is loaded anew, and who asks
+   meanwhile waits; more than `RELOADS` times in `RELOADS_WITHIN_S` is a fault of ours that starting again does not
+   mend: then the process falls.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from pushactors.actors.unit import Unit
 from pushactors.actors.visits import Visit
 from pushactors.domain.aliases import TAGS_MAX, Directory, Registration
 from pushactors.domain.audience import Audience
-from pushactors.errors import InternalError, Invalid, NoSuchDevice, PushactorsError
+from pushactors.errors import ActorCrashed, InternalError, Invalid, NoSuchDevice, PushactorsError
 from pushactors.stores import contract
 from pushactors.stores.patience import patient
 from pushactors.wire.ids import Alias, Binding, DeviceNo, Millis, MsgId, Platform, RegistrationId, Tag, VisitId
@@ -85,6 +86,8 @@ class Router:
         self._is_sound = trio.Event()
         self._fault = trio.Event()
         self._reloads: deque[float] = deque()
+        self._undo: list[Callable[[], None]] = []
+        """What takes back the step that is under way."""
 
     # --- Life --------------------------------------------------------------------------------------------------------
 
@@ -99,8 +102,9 @@ class Router:
                 after = row.device_no
             if len(rows) < LOADED_AT_ONCE:
                 break
-        self._directory = directory
-        self._is_sound.set()
+        if not self._fault.is_set():  # else what was read is no better than what it was to mend
+            self._directory = directory
+            self._is_sound.set()
 
     async def run(self) -> None:
         """Loads the directory again when it can no longer be trusted (law 4)."""
@@ -128,13 +132,13 @@ class Router:
 
         Raises `AliasFull`, `NoSuchDevice`.
         """
-        previous = self.find(registration_id).alias
-        await self._change(registration_id, alias, NO_TAG_CHANGE, by_device=True)
+        _, previous = await self._change(registration_id, alias, NO_TAG_CHANGE, by_device=True)
         return previous
 
     async def set_tags(self, registration_id: RegistrationId, change: TagChange) -> tuple[Tag, ...]:
         """Changes the tags of a device; all that it has then. Raises `Invalid` if they are too many, `NoSuchDevice`."""
-        return (await self._change(registration_id, None, change, by_device=True)).tags
+        registration, _ = await self._change(registration_id, None, change, by_device=True)
+        return registration.tags
 
     async def change(self, registration_id: RegistrationId, alias: Alias | None, tags: TagChange) -> None:
         """What an app server changes of a device, in one step; its visit is told of another alias.
@@ -145,7 +149,9 @@ class Router:
 
     async def _change(
         self, registration_id: RegistrationId, alias: Alias | None, tags: TagChange, by_device: bool
-    ) -> Registration:
+    ) -> tuple[Registration, Alias | None]:
+        """The registration afterwards, and the alias before."""
+
         def touched() -> list[Registration]:
             registration = self.find(registration_id)
             if alias is None or (alias or None) == registration.alias:
@@ -157,10 +163,11 @@ class Router:
         registration = self.find(registration_id)
         if len(tags.of(registration.tags)) > TAGS_MAX:
             raise Invalid(f"A device has at most {TAGS_MAX} tags.", "tags")
+        previous = registration.alias
         with self.step(touched()) as unit:
             self.bind(registration, alias, unit, by_device)
             self.retag(registration, tags, unit)
-        return registration
+        return registration, previous
 
     async def delete_alias(self, alias: Alias) -> list[RegistrationId]:
         """Takes the alias off every device; who lost it (C14)."""
@@ -186,12 +193,16 @@ class Router:
     def step(self, touched: Iterable[Registration]) -> Iterator[Unit]:
         """One decision. Whatever fails in it: nothing of it happens, and what it touched is rebuilt (law 4)."""
         unit = self._tenant.book.open()
+        self._undo.clear()
         try:
             yield unit
+        except ActorCrashed:
+            self._abandon(unit, touched)
+            for undo in reversed(self._undo):
+                undo()
+            raise
         except Exception as cause:  # of any kind: half a decision must not stand
-            unit.abandon()
-            for each in touched:
-                self._devices.rebuild(each.device_no, "A decision in which this device had a part was abandoned.")
+            self._abandon(unit, touched)
             log.exception("The alias router of app %s failed; its directory is loaded again.", self._tenant.app_key)
             self._tally.add("router_crashes")
             self._is_sound = trio.Event()
@@ -201,6 +212,11 @@ class Router:
             raise InternalError("The server failed over this request, which had no effect. Try again.") from cause
         else:
             unit.close()
+
+    def _abandon(self, unit: Unit, touched: Iterable[Registration]) -> None:
+        unit.abandon()
+        for each in touched:
+            self._devices.rebuild(each.device_no, "A decision in which this device had a part was abandoned.")
 
     def who_loses(self, alias: Alias, newcomer: Registration | None) -> Registration | None:
         """Which device loses `alias` so that `newcomer` can have it. Raises `AliasFull`."""
@@ -217,20 +233,27 @@ class Router:
         self._rebind(registration, alias or None, unit, by_device)
 
     def _rebind(self, registration: Registration, alias: Alias | None, unit: Unit, by_device: bool) -> None:
-        binding = Binding(registration.binding + 1)
+        before, binding = (registration.alias, registration.binding), Binding(registration.binding + 1)
         self.device(registration).rebind(alias, binding, unit, by_device)
+        self._undo.append(lambda: self._directory.set_alias(registration, *before))
         self._directory.set_alias(registration, alias, binding)
         unit.changes.append(contract.AliasChanged(registration.device_no, alias, binding))
 
     def retag(self, registration: Registration, change: TagChange, unit: Unit) -> None:
-        tags = change.of(registration.tags)
-        if tags != registration.tags:
+        before, tags = registration.tags, change.of(registration.tags)
+        if tags != before:
+            self._undo.append(lambda: self._directory.set_tags(registration, before))
             self._directory.set_tags(registration, tags)
             unit.changes.append(contract.TagsChanged(registration.device_no, tags))
+
+    def undo_by(self, undo: Callable[[], None]) -> None:
+        """What takes back something that this step has changed."""
+        self._undo.append(undo)
 
     def enroll(self, registration: Registration) -> None:
         """A device that is being registered in this step."""
         self._devices.enroll(registration.device_no, self._tenant)
+        self._undo.append(lambda: self._directory.remove(registration))
         self._directory.add(registration)
 
     def device(self, registration: Registration) -> Device:

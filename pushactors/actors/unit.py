@@ -95,13 +95,13 @@ class Book:
     async def reached(self, number: UnitNo) -> None:
         """Returns once that unit is durable, whatever was decided since."""
         while self.durable < number:
-            self._advanced = trio.Event()
             await self._advanced.wait()
 
     def advance(self, unit: Unit) -> None:
         """That unit is durable, with all before it. For the ledger."""
         self.durable = unit.number
         self._advanced.set()
+        self._advanced = trio.Event()
 
     def has_complete(self) -> bool:
         """Whether the next unit could be committed now."""

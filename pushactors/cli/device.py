@@ -1,7 +1,8 @@
 """`pushactors device`: a device at the terminal.
 
 1. Messages go to standard output as they come, one line each; what happens to the connection to standard error.
-2. A message is acknowledged when its line is written.
+2. A message is acknowledged when its line is written: by coming back for the next one, so that a hundred of them cost
+   a few acknowledgements.
 3. It stays until it is stopped, or told not to come back.
 """
 
@@ -45,9 +46,9 @@ async def show_messages(
         ) as device:
             async for message in device:
                 print(_json(message) if as_json else _line(message), flush=True)
-                await device.acknowledge(message)
                 shown += 1
-                if count is not None and shown >= count:
+                if shown == count:
+                    await device.acknowledge(message)
                     break
     except* Displaced:
         _tell(f"For a second device on this machine, name another file than {identity} with --identity.")

@@ -15,8 +15,9 @@ import trio
 from trio.lowlevel import ParkingLot
 
 from pushactors.clients.backoff import Backoff
+from pushactors.clients.dial import hold
 from pushactors.clients.door import Door
-from pushactors.clients.link import CLOSE_LIMIT_S, Ending, Link, hold
+from pushactors.clients.link import CLOSE_LIMIT_S, Ending, Link
 from pushactors.clients.partings import Closed, Disconnected, parting
 from pushactors.errors import Busy, InternalError, PushactorsError
 from pushactors.wire.closing import comes_back
@@ -70,7 +71,7 @@ class Line:
             await self._owner.parted(ending, wait_s)
             self.error = self.error or verdict
             self._changed.unpark_all()
-            if wait_s is not None and self.error is None:
+            if wait_s is not None:
                 await trio.sleep(wait_s)
 
     async def wait_link(self) -> Link:

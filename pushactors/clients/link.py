@@ -1,6 +1,6 @@
-"""One connection to a server, from its opening to its end.
+"""One connection to a server, from its handshake to its end.
 
-1. Whatever happens, `hold` returns how the connection ended; only a fault of this package is raised.
+1. Whatever happens, `run` returns how the connection ended.
 2. A reader is always running, and nothing it does waits: a connection that nobody reads answers no ping.
 3. Frames are written by one task. A caller that gives up leaves its frame whole; a write that gets stuck ends the
    connection, because half a frame cannot be taken back.
@@ -18,26 +18,23 @@ from itertools import count
 from typing import Any, Final, TypeVar, cast
 
 import trio
-from trio_websocket import ConnectionClosed, ConnectionRejected, WebSocketConnection, wrap_client_stream
+from trio_websocket import CloseReason, ConnectionClosed, WebSocketConnection
 
-from pushactors.clients.door import Door, HeardStream
+from pushactors.clients.door import HeardStream
 from pushactors.clients.partings import Disconnected, ProtocolBroken
 from pushactors.errors import Invalid, PushactorsError
 from pushactors.wire.closing import Closing
 from pushactors.wire.jsonrpc import Note, Reply, error_of, note_frame, read_frame, request_frame
 
-SUBPROTOCOL: Final = "pushactors.v1"
 HEARTBEAT_S: Final = 30.0
 """Until the server says otherwise, where it does."""
-OPEN_LIMIT_S: Final = 20.0
 WRITE_LIMIT_S: Final = 60.0
 CLOSE_LIMIT_S: Final = 5.0
-MAX_FRAME_BYTES: Final = 16 * 2**20
-"""The largest answers are lists of a thousand devices; a message is a thousandth of that."""
+
+BROKEN: Final = 1006
+"""The close code of a connection that broke, or never came to be."""
 
 _QUEUED_FRAMES: Final = 64
-_BROKEN: Final = 1006
-_HTTP_UNAUTHORIZED: Final = 401
 _log: Final = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -60,7 +57,7 @@ class _Question:
 
 
 class Link:
-    """See the law on top. Made by `hold` only."""
+    """See the law on top."""
 
     def __init__(self, websocket: WebSocketConnection, stream: HeardStream, hear: Callable[[Note], None]) -> None:
         self._heartbeat_s = HEARTBEAT_S
@@ -75,6 +72,7 @@ class Link:
         self._scope = trio.CancelScope()
         self._rest = trio.CancelScope()
         self._pinging = False
+        self._is_closing = False
 
     # --- For those who talk ------------------------------------------------------------------------------------
 
@@ -106,7 +104,7 @@ class Link:
         self._heartbeat_s = heartbeat_s
         self._rest.cancel()
 
-    def lose(self, reason: str, code: int = _BROKEN) -> None:
+    def lose(self, reason: str, code: int = BROKEN) -> None:
         """Ends the connection now. The first reason counts."""
         if self._ending is None:
             self._ending = Ending(code, reason)
@@ -114,6 +112,7 @@ class Link:
 
     async def aclose(self) -> None:
         """Sends what was told before, says goodbye, and waits for the end."""
+        self._is_closing = True
         self._to_writer.close()
         await self._over.wait()
 
@@ -133,7 +132,6 @@ class Link:
                     nursery.start_soon(self._watch, nursery)
                     nursery.start_soon(greet, self)
                     await self._read()
-                    self._scope.cancel()
         finally:
             self._to_writer.close()
             self._from_callers.close()
@@ -141,15 +139,17 @@ class Link:
                 question.error = _disconnected()
                 question.over.set()
             self._over.set()
-        return self._ending or Ending(_BROKEN, "the connection broke")
+        return self._ending or Ending(BROKEN, "the connection broke")
 
     async def _read(self) -> None:
         while True:
             try:
                 text = await self._websocket.get_message()
             except ConnectionClosed as closed:
-                if closed.reason is not None:
-                    self.lose(closed.reason.reason or closed.reason.name.lower(), int(closed.reason.code))
+                # If it is closed from here, the writer waits for the server's consent: to hang up on what it has not
+                # read yet could cost it the last acknowledgements.
+                if not self._is_closing:
+                    self._lost(closed.reason)
                 return
             entries, _ = read_frame(text, batches=True)
             for entry in entries:
@@ -160,6 +160,12 @@ class Link:
                         self._told(entry)
                     case _:
                         _log.warning("The server sent a frame that is neither an answer nor a notification: %s", entry)
+
+    def _lost(self, reason: CloseReason | None) -> None:
+        if reason is None:
+            self.lose("the connection broke")
+        else:
+            self.lose(reason.reason or reason.name.lower(), int(reason.code))
 
     def _answered(self, reply: Reply) -> None:
         question = self._questions.get(reply.id) if isinstance(reply.id, int) else None
@@ -187,8 +193,10 @@ class Link:
                 scope.deadline = trio.current_time() + WRITE_LIMIT_S
                 try:
                     await self._websocket.send_message(frame.decode())
-                except ConnectionClosed:
-                    # The reader gets the reason for it.
+                except ConnectionClosed as closed:
+                    # Otherwise the reader comes to the reason, after what the server said before it.
+                    if self._is_closing:
+                        self._lost(closed.reason)
                     return
                 scope.deadline = float("inf")
         if scope.cancelled_caught:
@@ -223,79 +231,3 @@ class Link:
 
 def _disconnected() -> Disconnected:
     return Disconnected("The connection broke before the answer came. Whether the request took effect is unknown.")
-
-
-async def hold(door: Door, hear: Callable[[Note], None], greet: Callable[[Link], Awaitable[None]]) -> Ending:
-    """Opens one connection, runs `greet` beside it, gives every notification to `hear`, and returns how it ended.
-
-    `greet` and `hear` belong to the connection: `greet` is cancelled with it.
-    """
-    ending = Ending(_BROKEN, f"no connection within {OPEN_LIMIT_S:.0f} s")
-    stream: HeardStream | None = None
-    fault: Exception | None = None
-    try:
-        async with trio.open_nursery() as nursery:
-            websocket = None
-            with trio.move_on_after(OPEN_LIMIT_S):
-                stream = await door.open()
-                websocket = await _shake_hands(nursery, door, stream)
-            if websocket is not None and stream is not None:
-                try:
-                    ending = await Link(websocket, stream, hear).run(greet)
-                except Exception as error:
-                    fault = error
-            elif stream is not None and stream.ended.is_set():
-                ending = Ending(_BROKEN, "the server hung up during the handshake")
-            nursery.cancel_scope.cancel()
-    except* ConnectionRejected as rejections:
-        ending = _rejected(rejections)
-    except* Exception as broken:
-        # What a network or a peer can do to a WebSocket library has no list: h11's own errors come out of it too.
-        ending = Ending(_BROKEN, _innermost(broken))
-    finally:
-        if stream is not None:
-            await trio.aclose_forcefully(stream)
-    if fault is not None:
-        raise fault
-    return ending
-
-
-async def _shake_hands(nursery: trio.Nursery, door: Door, stream: HeardStream) -> WebSocketConnection | None:
-    """None if the stream ended first."""
-    websocket = None
-    async with trio.open_nursery() as trying:
-        trying.start_soon(_cancel_when_ended, trying.cancel_scope, stream)
-        websocket = await wrap_client_stream(
-            nursery,
-            stream,  # type: ignore[arg-type]  # it asks for a socket, and uses a stream
-            door.host,
-            door.resource,
-            subprotocols=[SUBPROTOCOL],
-            extra_headers=door.headers,
-            max_message_size=MAX_FRAME_BYTES,
-        )
-        trying.cancel_scope.cancel()
-    return websocket
-
-
-async def _cancel_when_ended(scope: trio.CancelScope, stream: HeardStream) -> None:
-    await stream.ended.wait()
-    scope.cancel()
-
-
-def _rejected(rejections: BaseExceptionGroup[ConnectionRejected]) -> Ending:
-    status = cast(ConnectionRejected, _leaf(rejections)).status_code
-    if status == _HTTP_UNAUTHORIZED:
-        return Ending(Closing.UNAUTHORIZED.code, "HTTP 401: app_key and master_secret do not fit")
-    return Ending(_BROKEN, f"the server answered HTTP {status}")
-
-
-def _innermost(group: BaseExceptionGroup[Exception]) -> str:
-    leaf = _leaf(group)
-    return str(leaf) or type(leaf).__name__
-
-
-def _leaf(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -53,6 +53,7 @@ class Login:
             self._wishes.withdraw(wish)
             self._identity.want(self._wishes.alias)
             self._inbox.refused()
+            self._changed.unpark_all()
             raise
         wish.is_kept = True
         self._changed.unpark_all()

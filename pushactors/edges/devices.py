@@ -137,6 +137,9 @@ class DeviceEndpoint:
             return
         try:
             visit, welcome = await self._connect(connection, entry)
+        except _Draining:
+            await self._turn_away(connection)
+            return
         except PushactorsError as error:
             self._tally.add("connects_refused", type(error).__name__)
             connection.put_text(error_frame(entry.id, error))
@@ -162,6 +165,8 @@ class DeviceEndpoint:
         if connect.registers:
             self._registrations.take(connection.stream.address)
         await app.ledger.room()
+        if self.is_draining:
+            raise _Draining
         self._last_visit += 1
         patience = Patience(self._limits.heartbeat_s, self._limits.ack_timeout_s)
         visit = DeviceVisit(
@@ -231,6 +236,10 @@ class DeviceEndpoint:
         while self._visits:
             self._fewer = trio.Event()
             await self._fewer.wait()
+
+
+class _Draining(Exception):
+    """There are no new visits any more."""
 
 
 def _closing(error: PushactorsError) -> Closing:

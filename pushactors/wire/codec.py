@@ -80,15 +80,10 @@ def at_most(limit: int, given: tuple[object, ...], path: str) -> None:
 def _is_deeper(value: object, depth: int) -> bool:
     level: list[object] = [value]
     for _ in range(depth + 1):
-        deeper: list[object] = []
-        for each in level:
-            if isinstance(each, dict):
-                deeper.extend(each.values())
-            elif isinstance(each, list):
-                deeper.extend(each)
-        if not deeper:
+        containers = [each for each in level if isinstance(each, dict | list)]
+        if not containers:
             return False
-        level = deeper
+        level = [inner for each in containers for inner in (each.values() if isinstance(each, dict) else each)]
     return True
 
 
