@@ -198,6 +198,14 @@ def test_what_is_just_not_too_deep_can_be_written_again() -> None:
     assert encode(decode(text)) == text
 
 
+@pytest.mark.parametrize("inner", [b"", b"1", b"[],[],[]"])
+def test_depth_is_counted_to_the_level(inner: bytes) -> None:
+    levels = DEPTH - (1 if inner.startswith(b"[") else 0)
+    decode(b"[[],[]," + b"[" * (levels - 1) + inner + b"]" * (levels - 1) + b"]")
+    with pytest.raises(Unreadable):
+        decode(b"[[],[]," + b"[" * levels + inner + b"]" * levels + b"]")
+
+
 def test_many_brackets_side_by_side_are_not_deep() -> None:
     assert decode("[" + ",".join(["[]"] * 500) + "]") == [[]] * 500
 

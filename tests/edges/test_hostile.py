@@ -1,0 +1,589 @@
+"""Hostile peers, all on loopback and all bounded: a good visit does not notice, and afterwards nothing is left of them.
+
+What is measured is what C24 promises: nobody else waits long for a push, the tasks are as many as before, and memory
+has not grown beyond what the limits allow. Attackers and node share one process, so the bounds on memory are wide.
+"""
+
+from __future__ import annotations
+
+import resource
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from wsproto.frame_protocol import Opcode
+
+from pushactors.actors import ledger
+from pushactors.actors.tenant import Limits
+from tests.edges.serving import (
+    APP,
+    HELLO,
+    LIMIT_S,
+    SECRET,
+    AppServer,
+    Device,
+    House,
+    Peer,
+    Refusal,
+    StubbornStore,
+    basic,
+    close,
+    frame,
+    serving,
+    text,
+    until,
+)
+
+GENEROUS_S = 5.0
+GROWTH_BYTES = 64 << 20
+PEAK_BYTES = 256 << 20
+PAGE_BYTES = resource.getpagesize()
+MANY = 20
+HEAD = (
+    b"GET /device HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+)
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE_BYTES
+
+
+@dataclass
+class Siege:
+    """A node with one good visit and one good app session, both of which must not notice."""
+
+    house: House
+    good: Device
+    app: AppServer
+    tasks: int = 0
+    memory: int = 0
+    peak: int = 0
+    slowest_s: float = 0.0
+    pushed: int = field(default=0)
+
+    async def push(self) -> None:
+        """A push to the good visit, which must come soon."""
+        began = trio.current_time()
+        with trio.fail_after(GENEROUS_S):
+            pushed = await self.app.push({"registration_id": [self.good.id]})
+            while (await self.good.hear_message())["msg_id"] != pushed["msg_id"]:
+                pass
+            await self.good.note("received", msg_id=pushed["msg_id"])
+        self.slowest_s = max(self.slowest_s, trio.current_time() - began)
+        self.pushed += 1
+
+    async def watch(self) -> None:
+        while True:
+            self.peak = max(self.peak, resident_bytes())
+            await self.push()
+            await trio.sleep(0.02)
+
+
+@asynccontextmanager
+async def siege(**changes: Any) -> AsyncIterator[Siege]:
+    """What happens inside must be over, and without a trace, at the end."""
+    limits = {"heartbeat_s": 2.0, "connect_timeout_s": 0.5, "ack_timeout_s": 1.0, **changes}
+    async with serving(**limits) as house, trio.open_nursery() as nursery:
+        siege = Siege(house, await house.device(alias="good"), await house.app())
+        nursery.start_soon(siege.good.stay)
+        nursery.start_soon(siege.app.stay)
+        await siege.push()
+        siege.memory, siege.tasks = resident_bytes(), tasks_living()
+        async with trio.open_nursery() as watching:
+            watching.start_soon(siege.watch)
+            yield siege
+            watching.cancel_scope.cancel()
+        await siege.push()
+        await until(lambda: tasks_living() <= siege.tasks, f"the return to {siege.tasks} tasks")
+        assert siege.peak - siege.memory < PEAK_BYTES
+        assert resident_bytes() - siege.memory < GROWTH_BYTES
+        assert (await house.get("/healthz"))[0] == 200
+        assert house.node.tally.read("faults", "visit") == 0
+        assert house.node.tally.read("actor_crashes") == 0
+        nursery.cancel_scope.cancel()
+
+
+def tasks_living() -> int:
+    return trio.lowlevel.current_statistics().tasks_living
+
+
+async def let_go(stream: trio.abc.Stream) -> None:
+    """Returns when the server has let go of the connection; what it says before is passed over."""
+    with trio.fail_after(LIMIT_S), suppress(trio.BrokenResourceError):
+        while await stream.receive_some(65_536):
+            pass
+
+
+async def at_once(attack: Callable[[], Awaitable[None]], count: int = MANY) -> None:
+    async with trio.open_nursery() as nursery:
+        for _ in range(count):
+            nursery.start_soon(attack)
+
+
+async def send(stream: trio.abc.Stream, data: bytes) -> None:
+    """Sends as much as the server wants to hear."""
+    with suppress(trio.BrokenResourceError), trio.move_on_after(2):
+        await stream.send_all(data)
+
+
+# --- Handshakes --------------------------------------------------------------------------------------------------
+
+BAD_REQUESTS = {
+    "a host that is no text": HEAD.replace(b"localhost", b"\xff") + b"\r\n",
+    "a connection header that is no ASCII": HEAD.replace(b"Connection: Upgrade", "Connection: é".encode()) + b"\r\n",
+    "an upgrade header that is no ASCII": HEAD.replace(b"websocket", b"\xff", 1) + b"\r\n",
+    "a key that is no ASCII": HEAD.replace(b"dGhl", b"\xff") + b"\r\n",
+    "an origin that is no ASCII": HEAD + b"Origin: \xff\r\n\r\n",
+    "an origin that is no address": HEAD + b"Origin: http://[\r\n\r\n",
+    "a subprotocol that is no ASCII": HEAD + b"Sec-WebSocket-Protocol: \xff\r\n\r\n",
+    "an extension that is no ASCII": HEAD + b"Sec-WebSocket-Extensions: \xff\r\n\r\n",
+    "an authorization that is no ASCII": HEAD.replace(b"/device", b"/app") + b"Authorization: Basic \xff\r\n\r\n",
+    "a path that is no ASCII": HEAD.replace(b"/device", b"/\xff") + b"\r\n",
+    "a path that is no address": HEAD.replace(b"/device", b"//[") + b"\r\n",
+    "HTTP/1.0": HEAD.replace(b"HTTP/1.1", b"HTTP/1.0") + b"\r\n",
+    "no upgrade": b"GET /device HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "a body": HEAD + b"Content-Length: 1000000\r\n\r\n" + b"x" * 100_000,
+    "chunks": HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"ffff\r\n" + b"x" * 65_535,
+    "no HTTP at all": b"\x00\x01\x02\x03" * 1_000 + b"\r\n\r\n",
+    "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 500,
+    "a large header": HEAD + b"X: " + b"y" * 1_000_000 + b"\r\n\r\n",
+    "many headers": HEAD + b"X: y\r\n" * 100_000 + b"\r\n",
+    "half a request": HEAD,
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("door", ["devices", "apps"])
+@pytest.mark.parametrize("request_", BAD_REQUESTS.values(), ids=BAD_REQUESTS)
+async def test_a_bad_handshake_ends_alone(request_: bytes, door: str) -> None:
+    async with siege() as held:
+
+        async def attack(how: str) -> None:
+            stream = await held.house.stream(door)
+            await send(stream, request_)
+            if how == "reset":
+                stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+                await trio.aclose_forcefully(stream)
+            elif how == "close":
+                await stream.aclose()
+            else:
+                await let_go(stream)
+
+        async with trio.open_nursery() as nursery:
+            for how in ("reset", "close", "stay"):
+                for _ in range(3):
+                    nursery.start_soon(attack, how)
+
+
+async def test_who_drips_its_request_is_let_go_in_time() -> None:
+    async with siege() as held:
+
+        async def attack() -> None:
+            stream = await held.house.stream()
+            with suppress(trio.BrokenResourceError), trio.fail_after(LIMIT_S):
+                for byte in HEAD * 100:
+                    await stream.send_all(bytes([byte]))
+                    await trio.sleep(0.02)
+
+        await at_once(attack)
+
+
+async def test_who_opens_connections_and_says_nothing_is_let_go_in_time() -> None:
+    async with siege() as held:
+        streams = [await held.house.stream(("devices", "apps")[number % 2]) for number in range(100)]
+        for stream in streams:
+            await let_go(stream)
+
+
+async def test_who_comes_and_goes_at_once_leaves_nothing() -> None:
+    async with siege() as held:
+        for number in range(300):
+            stream = await held.house.stream(("devices", "apps", "operations")[number % 3])
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            await trio.aclose_forcefully(stream)
+
+
+async def test_wrong_passwords_let_nobody_in_and_hold_nobody_up() -> None:
+    async with siege() as held:
+
+        async def attack() -> None:
+            for number in range(5):
+                answer = await held.house.knock("apps", "/app", basic(APP, f"guess-{number}"))
+                assert answer.status == 401
+
+        await at_once(attack)
+        assert len(held.house.node._app_endpoint) == 1
+
+
+async def test_garbage_at_the_operators_door_ends_alone() -> None:
+    async with siege() as held:
+
+        async def attack(data: bytes) -> None:
+            stream = await held.house.stream("operations")
+            await send(stream, data)
+            await stream.send_eof()
+            await let_go(stream)
+
+        async with trio.open_nursery() as nursery:
+            for data in (*BAD_REQUESTS.values(), b"HEAD /healthz HTTP/1.1\r\nHost: x\r\n\r\n"):
+                nursery.start_soon(attack, data)
+
+
+async def test_garbage_at_a_door_with_tls_ends_alone() -> None:
+    async with serving(tls=True, connect_timeout_s=0.5) as house:
+        good = Device(await house.tls_stream())
+        await good.knock("/device")
+        await good.connect(app_key=APP)
+        before = tasks_living()
+
+        async def attack(data: bytes, resets: bool) -> None:
+            stream = await house.stream()
+            await send(stream, data)
+            if resets:
+                stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+                await trio.aclose_forcefully(stream)
+            else:
+                await let_go(stream)
+
+        async def attack_within() -> None:
+            stream = await house.stream()
+            context = ssl.create_default_context()
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            secured = trio.SSLStream(stream, context, https_compatible=True)
+            await secured.do_handshake()
+            # Behind a proper handshake, bytes that are no TLS.
+            await send(stream, b"\x17\x03\x03\x00\x10" + b"x" * 16 + b"garbage")
+            await let_go(stream)
+
+        async with trio.open_nursery() as nursery:
+            for data in (b"", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\xff\xff" + b"x" * 70_000, b"\x00" * 100_000):
+                for resets in (True, False):
+                    nursery.start_soon(attack, data, resets)
+            nursery.start_soon(attack_within)
+        assert await good.call("alias.get") == {"alias": None}
+        await until(lambda: tasks_living() <= before)
+        await good.leave()
+
+
+# --- Frames ------------------------------------------------------------------------------------------------------
+
+BAD_FRAMES = {
+    "garbage": bytes(range(256)) * 400,
+    "zeros": b"\x00" * 100_000,
+    "ones": b"\xff" * 100_000,
+    "no mask": frame(Opcode.TEXT, b"{}", mask=None) * 1_000,
+    "an endless length": b"\x81\xff\x7f\xff\xff\xff\xff\xff\xff\xffmask" + b"x" * 100_000,
+    "a message that is too big": frame(Opcode.TEXT, b"x" * 2_000_000),
+    "a message that is too big in pieces": frame(Opcode.TEXT, b"x" * 1_000, fin=False)
+    + frame(Opcode.CONTINUATION, b"x" * 1_000, fin=False) * 2_000,
+    "endless empty fragments": frame(Opcode.TEXT, fin=False) + frame(Opcode.CONTINUATION, fin=False) * 50_000,
+    "binary": frame(Opcode.BINARY, b"\x00" * 100),
+    "endless binary": frame(Opcode.BINARY, b"\x00" * 1_000_000, fin=False),
+    "no UTF-8": frame(Opcode.TEXT, b"\xff" * 100),
+    "a long ping": frame(Opcode.PING, b"x" * 126),
+    "a bad close": frame(Opcode.CLOSE, b"\x03"),
+    "100,000 brackets": frame(Opcode.TEXT, b"[" * 100_000),
+    "8,000 brackets and their ends": frame(Opcode.TEXT, b"[" * 4_000 + b"]" * 4_000),
+    "many numbers": frame(Opcode.TEXT, b"[" + b"1e5," * 2_000 + b"1]"),
+    "a long number": frame(Opcode.TEXT, b'{"jsonrpc":"2.0","id":' + b"9" * 8_000 + b"}"),
+    "a long name": frame(Opcode.TEXT, b'{"jsonrpc":"2.0","id":1,"method":"' + b"x" * 8_000 + b'"}'),
+}
+
+
+@pytest.mark.parametrize("data", BAD_FRAMES.values(), ids=BAD_FRAMES)
+async def test_bad_frames_end_alone(data: bytes) -> None:
+    async with siege() as held:
+
+        async def visitor() -> Peer:
+            return await held.house.visitor()
+
+        async def visit() -> Peer:
+            return await held.house.device()
+
+        async def session() -> Peer:
+            return await held.house.app()
+
+        async def attack(opened: Callable[[], Awaitable[Peer]], how: str) -> None:
+            peer = await opened()
+            await send(peer.stream, data)
+            await (peer.reset() if how == "reset" else peer.vanish())
+
+        async with trio.open_nursery() as nursery:
+            for opened in (visitor, visit, session):
+                for how in ("reset", "vanish"):
+                    nursery.start_soon(attack, opened, how)
+
+
+@pytest.mark.parametrize("kind", ["visit", "session"])
+async def test_a_fault_that_is_followed_by_silence_is_let_go_in_time(kind: str) -> None:
+    async with siege() as held:
+
+        async def attack() -> None:
+            peer: Peer = await (held.house.device() if kind == "visit" else held.house.app())
+            await peer.send_bytes(frame(Opcode.BINARY))
+            await let_go(peer.stream)
+
+        await at_once(attack)
+
+
+@pytest.mark.parametrize("kind", ["visitor", "visit", "session"])
+async def test_a_close_that_is_followed_by_silence_is_let_go_in_time(kind: str) -> None:
+    async with siege() as held:
+        house = held.house
+
+        async def attack() -> None:
+            opened: dict[str, Callable[[], Awaitable[Peer]]] = {
+                "visitor": house.visitor,
+                "visit": house.device,
+                "session": house.app,
+            }
+            peer = await opened[kind]()
+            await peer.send_bytes(close())
+            await let_go(peer.stream)
+
+        await at_once(attack)
+
+
+async def test_a_visit_that_the_server_ends_and_that_does_not_close_is_let_go_in_time() -> None:
+    async with siege() as held:
+
+        async def attack() -> None:
+            device = await held.house.device()
+            await device.send_bytes(text(device.request("unregister")))
+            await let_go(device.stream)
+
+        await at_once(attack)
+
+
+@pytest.mark.parametrize("reads", [True, False], ids=["reading", "not reading"])
+@pytest.mark.parametrize("kind", ["visit", "session"])
+async def test_a_flood_of_pings_ends_alone(kind: str, reads: bool) -> None:
+    async with siege() as held:
+        pings = frame(Opcode.PING, b"x" * 125) * 1_000
+
+        async def attack() -> None:
+            peer: Peer = await (held.house.device() if kind == "visit" else held.house.app())
+            with trio.move_on_after(1.5), suppress(trio.BrokenResourceError):
+                async with trio.open_nursery() as nursery:
+
+                    async def flood() -> None:
+                        with suppress(trio.BrokenResourceError):
+                            while True:
+                                await peer.stream.send_all(pings)
+
+                    nursery.start_soon(flood)
+                    if reads:
+                        nursery.start_soon(let_go, peer.stream)
+            await peer.vanish()
+
+        await at_once(attack, 3)
+
+
+async def test_a_flood_of_requests_holds_nobody_up() -> None:
+    async with siege() as held:
+
+        async def attack() -> None:
+            device = await held.house.device()
+            requests = text({"jsonrpc": "2.0", "id": 1, "method": "tags.get"}) * 200
+            with trio.move_on_after(1.5):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(let_go, device.stream)
+                    while True:
+                        await device.stream.send_all(requests)
+            await device.vanish()
+
+        await at_once(attack, 3)
+        assert held.pushed > 3
+
+
+async def test_a_flood_of_reports_holds_nobody_up() -> None:
+    async with siege() as held:
+        ids = [(await held.app.push({"registration_id": [held.good.id]}))["msg_id"]]
+        report = {"jsonrpc": "2.0", "id": 1, "method": "report", "params": {"msg_ids": ids * 100}}
+
+        async def attack() -> None:
+            app = await held.house.app()
+            await app.send_bytes(text([report] * 200))
+            with suppress(trio.TooSlowError):
+                await app.hear()
+            await app.vanish()
+
+        await at_once(attack, 3)
+
+
+# --- Visits ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_second_connect_is_refused_and_the_visit_goes_on() -> None:
+    async with siege() as held:
+        device = await held.house.device()
+        for _ in range(100):
+            answer = await device.ask("connect", {"app_key": APP})
+            assert answer["error"]["code"] == -32601
+        assert await device.call("alias.get") == {"alias": None}
+        await device.leave()
+
+
+async def test_connects_that_displace_each_other_leave_one_visit() -> None:
+    async with siege() as held:
+        device = await held.house.device()
+        for _ in range(100):
+            device = await held.house.back(device)
+        assert len(held.house.node._device_endpoint) <= 1 + 1 + 100
+        await device.quiet()
+        await device.vanish()
+        for peer in held.house.peers[2:]:
+            await peer.vanish()
+
+
+@pytest.mark.parametrize("time_to_live", [0, 600])
+async def test_devices_that_never_read_while_messages_are_pushed_to_them_end_alone(time_to_live: int) -> None:
+    limits = Limits(window=1_024, backlog_limit=256)
+    async with siege(limits=limits, outgoing_buffer_bytes=100_000) as held:
+        deaf = [await held.house.device(tags=["deaf"], answers_pings=False) for _ in range(5)]
+        pusher = await held.house.app()
+        content = {"msg_content": "x" * 3_900}
+        params = {"audience": {"tag": ["deaf"]}, "message": content, "options": {"time_to_live": time_to_live}}
+        endpoint = held.house.node._device_endpoint
+        with trio.fail_after(LIMIT_S):
+            while len(endpoint) > 1:
+                requests = [pusher.request("push", params) for _ in range(50)]
+                await pusher.say(*requests)
+                for request in requests:
+                    await pusher.answer_to(request)
+                for visit, _ in endpoint._visits.values():
+                    assert visit._connection.stream.outgoing_bytes <= 100_000 + 8_192
+        pushes = (await pusher.call("pushes.list"))["pushes"]
+        for push in pushes:
+            assert push["targets"] == sum(
+                push[each]
+                for each in ("waiting", "sent", "received", "missed", "expired", "replaced", "overflowed", "fenced")
+            )
+        for device in deaf:
+            await device.vanish()
+        await pusher.leave()
+
+
+async def test_devices_that_never_acknowledge_end_alone() -> None:
+    async with siege(limits=Limits(window=2)) as held:
+
+        async def attack() -> None:
+            device = await held.house.device(tags=["mute"])
+            mute.append(device)
+            reason, _, code = await device.hear_goodbye()
+            assert (reason, code) == ("too_slow", 4002)
+            assert len(device.kept) == 2
+
+        mute: list[Device] = []
+        async with trio.open_nursery() as nursery:
+            for _ in range(MANY):
+                nursery.start_soon(attack)
+            await until(lambda: len(mute) == MANY and all(device.id for device in mute))
+            for _ in range(5):
+                await held.house.node._apps.all()[0].ledger.room()
+                pusher = await held.house.app()
+                await pusher.push({"tag": ["mute"]})
+                await pusher.leave()
+
+
+async def test_who_registers_without_end_is_held_up_and_nobody_else() -> None:
+    async with siege(registrations_burst=30, registrations_per_s=1) as held:
+        refused = 0
+
+        async def attack() -> None:
+            nonlocal refused
+            try:
+                device = await held.house.device(source="127.0.0.66")
+            except Refusal as refusal:
+                assert refusal.name == "rate_limited"  # noqa: PT017 - both outcomes are right
+                refused += 1
+            else:
+                await device.vanish()
+
+        await at_once(attack, 100)
+        assert refused >= 60
+        # From elsewhere one may still register.
+        await (await held.house.device()).vanish()
+
+
+async def test_a_flood_of_marks_is_not_read_faster_than_the_disk_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "ROWS_DECIDED_AHEAD", 1_000)
+    store = StubbornStore()
+    async with serving(store=store) as house:
+        device = await house.device()
+        store.hold()
+        marks = b"".join(
+            text({"jsonrpc": "2.0", "method": "opened", "params": {"msg_id": str(number)}}) for number in range(1, 501)
+        )
+        for _ in range(20):
+            await send(device.stream, marks)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert house.node._ledger._rows_ahead <= 3_000
+        store.go_on()
+        await device.told()
+
+
+async def test_a_flood_that_settles_nothing_leaves_nothing_on_the_disk(house: House) -> None:
+    device = await house.device()
+    disk = house.store._shared  # type: ignore[attr-defined]
+    before = len(disk.pushes), len(disk.devices), len(disk.mailboxes)
+    for note in ("received", "declined", "opened", "dismissed", "withdrawn"):
+        await device.say(
+            *[{"jsonrpc": "2.0", "method": note, "params": {"msg_id": str(number)}} for number in range(1, 200)]
+        )
+    await device.told()
+    assert (len(disk.pushes), len(disk.devices), len(disk.mailboxes)) == before
+
+
+# --- Too many ----------------------------------------------------------------------------------------------------
+
+
+async def test_above_the_limit_of_connections_nobody_is_heard_and_those_within_it_go_on() -> None:
+    async with siege(max_connections=20) as held:
+        streams = [await held.house.stream() for _ in range(60)]
+        await until(lambda: held.house.node.tally.read("connections_refused") >= 41)
+        # Those that were taken say nothing, and are let go in time; then there is room again.
+        for stream in streams:
+            await let_go(stream)
+        device = await held.house.device()
+        await device.leave()
+
+
+async def test_one_address_cannot_take_all_connections() -> None:
+    async with siege(max_per_address=10) as held:
+        streams = [await held.house.stream(source="127.0.0.66") for _ in range(30)]
+        await until(lambda: held.house.node.tally.read("connections_refused") >= 20)
+        device = await held.house.device(source="127.0.0.77")
+        await device.leave()
+        for stream in streams:
+            await let_go(stream)
+
+
+# --- One app against another -------------------------------------------------------------------------------------
+
+
+async def test_a_large_batch_of_one_app_does_not_hold_up_another(house: House) -> None:
+    loud = await house.app()
+    for _ in range(20):
+        await house.device()
+    quiet, device = await house.app("other", "secret-of-the-other"), await house.device(app_key="other")
+    await loud.say(
+        *[[loud.request("push", {"audience": "all", "notification": HELLO}) for _ in range(1_000)] for _ in range(2)]
+    )
+    slowest_s = 0.0
+    for _ in range(10):
+        began = trio.current_time()
+        with trio.fail_after(GENEROUS_S):
+            pushed = await quiet.push("all")
+            assert (await device.hear_message())["msg_id"] == pushed["msg_id"]
+        slowest_s = max(slowest_s, trio.current_time() - began)
+    assert slowest_s < GENEROUS_S
+    assert SECRET
