@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import trio
 
+from pushactors.actors.hold import Hold
 from pushactors.actors.inbox import Inbox, as_owner
 from pushactors.actors.tenant import Tenant
 from pushactors.actors.unit import Unit
@@ -30,11 +31,9 @@ class DeviceActor:
     """See the law on top. Every public method is one piece of work: done whole, or the actor has crashed."""
 
     __slots__ = (
-        "_aliases_to_tell",
         "_clock",
         "_fetch",
-        "_held_by",
-        "_is_answered",
+        "_hold",
         "_on_the_wire",
         "alias",
         "device_no",
@@ -73,9 +72,7 @@ class DeviceActor:
         self._on_the_wire = on_the_wire
         self._clock = clock
         self._fetch = fetch
-        self._is_answered = False
-        self._aliases_to_tell: list[Alias | None] = []
-        self._held_by: UnitNo | None = None
+        self._hold = Hold()
 
     # --- Life --------------------------------------------------------------------------------------------------------
 
@@ -142,7 +139,7 @@ class DeviceActor:
     def _pump(self) -> None:
         visit = self.visit
         durable = self.tenant.book.durable
-        if visit is None or not self._is_answered or self._held_by is not None:
+        if visit is None or self._hold.is_on:
             return
         effects: list[Effect] = []
         now, window = self._clock(), self.tenant.limits.window
@@ -207,8 +204,7 @@ class DeviceActor:
         self.last_unit = unit.number
         self.mailbox.arrive(visit.visit_id)
         self.visit = visit
-        self._is_answered = False
-        self._aliases_to_tell = []
+        self._hold.renew()
         missing = [entry.msg_id for entry in self.mailbox.waiting if entry.message is None]
         if missing:
             self._fetch(self, missing)
@@ -220,16 +216,9 @@ class DeviceActor:
     @as_owner
     def resume(self, visit_id: VisitId) -> None:
         """The device has its answer: what may go goes."""
-        if self.mailbox.visit == visit_id:
-            self._is_answered = True
-            self._tell_aliases()
+        if self.mailbox.visit == visit_id and self.visit is not None:
+            self._hold.answer(self.visit)
             self._pump()
-
-    def _tell_aliases(self) -> None:
-        if self._is_answered and self.visit is not None:
-            telling, self._aliases_to_tell = self._aliases_to_tell, []
-            for alias in telling:
-                self.visit.tell_alias(alias)
 
     @as_owner
     def leave(self, visit_id: VisitId, unit: Unit) -> bool:
@@ -264,17 +253,13 @@ class DeviceActor:
         if visit is None:
             return
         if by_device:
-            self._is_answered = False
+            self._hold.ask()
             return
-        self._held_by = unit.number
+        self._hold.change(unit.number)
 
         def told() -> None:
             if self.visit is visit:
-                # Not before the answer to what the device itself has asked.
-                self._aliases_to_tell.append(alias)
-                self._tell_aliases()
-            if self._held_by == unit.number:
-                self._held_by = None
+                self._hold.changed(unit.number, alias, visit)
             self.pump()
 
         unit.then.append(told)

@@ -12,7 +12,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hmac
 import logging
 from collections.abc import Callable
@@ -115,7 +114,7 @@ class AppEndpoint:
         scheme, _, encoded = authorization.partition(" ")
         try:
             app_key, _, secret = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:  # not base64, or not UTF-8 in it
             return None
         app = self._apps.find(AppKey(app_key))
         secrets = app.secrets if app is not None else ("",)
@@ -155,6 +154,7 @@ class AppSession:
         self._scope = trio.CancelScope()
         self._closing: Closing | None = None
         self._is_between_frames = False
+        self._is_reading = False
         self._open = 0
         self._fewer = trio.Event()
         self._pinged_at = 0.0
@@ -191,8 +191,11 @@ class AppSession:
             await self._answered(below=OPEN_AT_MOST)
             while self._connection.stream.outgoing_bytes > READING_BELOW_BYTES:
                 await self._connection.stream.flushed()
+            # What it said while it was kept waiting is not read yet: it was not silent.
+            self._connection.last_heard = trio.current_time()
+            self._is_reading = True
             text = await self._connection.receive()
-            self._is_between_frames = False
+            self._is_reading = self._is_between_frames = False
             if text is None:
                 return
             entries, is_batch = read_frame(text, batches=True)
@@ -201,8 +204,6 @@ class AppSession:
             for place, entry in enumerate(entries):
                 await self.app.ledger.room()
                 await self._take(entry, partial(reply.put, place))
-            # What it said while it was kept waiting is not read yet: it was not silent.
-            self._connection.last_heard = trio.current_time()
 
     async def _answered(self, below: int) -> None:
         """Returns when fewer frames than that are open."""
@@ -247,7 +248,7 @@ class AppSession:
         now = trio.current_time()
         silent_s = now - self._connection.last_heard
         blocked_since = self._connection.stream.blocked_since
-        if silent_s >= 2 * self._heartbeat_s and self._is_between_frames:
+        if silent_s >= 2 * self._heartbeat_s and self._is_reading:
             self.end(Closing.SILENT)
         elif self._connection.is_too_full or (blocked_since is not None and now - blocked_since >= self._heartbeat_s):
             self.end(Closing.TOO_SLOW)

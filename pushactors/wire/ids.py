@@ -85,6 +85,6 @@ def parse_msg_id(text: str, path: str = "msg_id") -> MsgId:
 
 def parse_cid(text: str, path: str = "cid") -> Cid:
     """The client's own name of a push request (C6). Raises `Invalid` with `path`."""
-    if not text or len(text.encode()) > CID_BYTES or not text.isprintable():
+    if not text or not text.isprintable() or len(text.encode()) > CID_BYTES:
         raise Invalid(f"A cid has 1 to {CID_BYTES} bytes of printable text.", path)
     return Cid(text)
