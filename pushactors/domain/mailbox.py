@@ -25,8 +25,9 @@ from pushactors.domain.effects import Effect, Settled, Struck
 from pushactors.domain.message import Message, Verdict
 from pushactors.wire.ids import Binding, Millis, MsgId, UnitNo, VisitId
 
-# Of those that a mark settled on this visit, so many can still be acknowledged for what was sent before them.
-SINGLY_REMEMBERED = 256
+# Of those that a mark settled on this visit, so many can still be acknowledged for what was sent before them: as many
+# as the largest window.
+SINGLY_REMEMBERED = 1_024
 
 
 class Entry:
@@ -74,12 +75,16 @@ class Mailbox:
     def end_lost_visit(self, now: Millis, effects: list[Effect]) -> None:
         """Judges what came from the store: whatever visit it was sent on has ended unheard (C3). What entered while
         nobody could judge it may be under an earlier binding (C14)."""
-        for entry in tuple(self._waiting):
+        stays: deque[Entry] = deque()
+        for entry in self._waiting:
             verdict = self._verdict_at_leaving(entry, now)
             if verdict is None and entry.binding not in (None, self.binding):
                 verdict = Verdict.FENCED
-            if verdict is not None:
-                self._settle_waiting([entry], verdict, effects)
+            if verdict is None:
+                stays.append(entry)
+            else:
+                effects.append(Settled(entry.msg_id, verdict, was_sent=False))
+        self._waiting = stays
 
     # --- Entering ----------------------------------------------------------------------------------------------------
 
@@ -250,10 +255,16 @@ class Mailbox:
         """Settles one out of turn; a later acknowledgement of it still covers those before it (C10)."""
         self._sent.remove(entry)
         if self._sent and verdict is Verdict.RECEIVED:
-            self._singly = [*self._singly[-SINGLY_REMEMBERED:], entry.msg_id]
+            self._singly.append(entry.msg_id)
+            if len(self._singly) > 2 * SINGLY_REMEMBERED:
+                del self._singly[:SINGLY_REMEMBERED]
         effects.append(Settled(entry.msg_id, verdict, was_sent=True))
 
     def _settle_waiting(self, entries: list[Entry], verdict: Verdict, effects: list[Effect]) -> None:
-        for entry in entries:
-            self._waiting.remove(entry)
-            effects.append(Settled(entry.msg_id, verdict, was_sent=False))
+        if len(entries) == 1:
+            self._waiting.remove(entries[0])
+        elif entries:
+            # Once through the queue, not once for each: there may be thousands.
+            leaving = {entry.msg_id for entry in entries}
+            self._waiting = deque(entry for entry in self._waiting if entry.msg_id not in leaving)
+        effects.extend(Settled(entry.msg_id, verdict, was_sent=False) for entry in entries)
