@@ -37,7 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], int] = given.command
     try:
-        return command(given)
+        exit_code = command(given)
+        # Not at exit, where a pipe that nobody reads any more would be a complaint of Python's.
+        sys.stdout.flush()
+        return exit_code
     except (PushactorsError, KeyboardInterrupt, BrokenPipeError) as error:
         return _told(error)
     except BaseExceptionGroup as errors:

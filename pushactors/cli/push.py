@@ -58,7 +58,8 @@ def arguments_of(text: str, given: Namespace) -> dict[str, Any]:
     _put(push, "options", time_to_live=given.ttl, override_msg_id=given.override)
     # Judged as the server will: on the way there, a name would pass for a list of its letters.
     structure(PushParams, push)
-    return {**push, **push.pop("options", {})}
+    options = push.pop("options", {})
+    return {**push, **options}
 
 
 def _object(text: str) -> dict[str, Any] | None:

@@ -6,18 +6,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 
 from pushactors.cli.access import Access
-from pushactors.clients.app import AppClient
 from pushactors.domain.message import Mark, Verdict
-from pushactors.wire.app import Report
+from pushactors.wire.app import Report, Status
 from pushactors.wire.codec import encode
 
 IDS_AT_ONCE = 1_000
-NOT_A_TARGET = 3
+NOT_A_DEVICE, NOT_A_TARGET = 2, 3
+WORDS = {NOT_A_DEVICE: "not a device of this app", NOT_A_TARGET: "not a target"}
 
 
 async def report(access: Access, msg_id: str, as_json: bool) -> int:
@@ -42,29 +42,27 @@ def report_line(report: Report) -> str:
 async def status(access: Access, msg_id: str, registration_ids: list[str], as_json: bool) -> int:
     """Of the devices named; of none named, of all that were targets and are still registered."""
     async with access.app_client() as app:
-        async for ids in _pages(app, registration_ids):
-            for registration_id, found in (await app.status(msg_id, ids)).items():
-                if found.code == NOT_A_TARGET and not registration_ids:
-                    continue
-                if as_json:
-                    print(encode({"registration_id": registration_id, **asdict(found)}).decode())
-                else:
-                    words = {2: "not a device of this app", NOT_A_TARGET: "not a target"}
-                    print(f"{registration_id}  {found.state or words[found.code]}{_at(found.at)}")
+        if registration_ids:
+            for first in range(0, len(registration_ids), IDS_AT_ONCE):
+                found = await app.status(msg_id, registration_ids[first : first + IDS_AT_ONCE])
+                _print(found, as_json)
+            return 0
+        # Of no device: an app without any is told as well if it has no such push.
+        await app.status(msg_id, [])
+        after = None
+        while page := await app.devices(after=after, limit=IDS_AT_ONCE):
+            after = page[-1].registration_id
+            found = await app.status(msg_id, [device.registration_id for device in page])
+            _print({each: status for each, status in found.items() if status.code != NOT_A_TARGET}, as_json)
     return 0
 
 
-async def _pages(app: AppClient, registration_ids: list[str]) -> AsyncIterator[list[str]]:
-    if registration_ids:
-        for first in range(0, len(registration_ids), IDS_AT_ONCE):
-            yield registration_ids[first : first + IDS_AT_ONCE]
-        return
-    # Of no device at all, so that an app without devices is told as well if it has no such push.
-    yield []
-    after = None
-    while page := await app.devices(after=after, limit=IDS_AT_ONCE):
-        after = page[-1].registration_id
-        yield [device.registration_id for device in page]
+def _print(found: Mapping[str, Status], as_json: bool) -> None:
+    for registration_id, status in found.items():
+        if as_json:
+            print(encode({"registration_id": registration_id, **asdict(status)}).decode())
+        else:
+            print(f"{registration_id}  {status.state or WORDS[status.code]}{_at(status.at)}")
 
 
 def _at(at: int | None) -> str:

@@ -15,7 +15,7 @@ import secrets
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import trio
@@ -73,29 +73,33 @@ def node_plan(configuration: Configuration) -> NodePlan:
     """What the node is to do; its doors are open afterwards. Raises `ConfigurationError`."""
     devices, listen, tls = configuration.devices, configuration.listen, configuration.tls
     context = tls.context() if tls is not None else None
-
-    def door(address: str, name: str, connections: int, per_address: int, is_tls: bool) -> DoorPlan:
-        parsed = parse_address(address)
-        assert parsed is not None, "addresses were judged when they were loaded"
-        listening = bind(parsed.host, parsed.port, name)
-        return DoorPlan(listening, connections, per_address, context if is_tls else None)
-
     most, per_address = devices.max_connections, devices.max_connections_per_address
-    return NodePlan(
-        devices=door(listen.devices, "devices", most, per_address, tls is not None and tls.devices),
-        apps=door(listen.apps, "apps", most, per_address, tls is not None and tls.apps),
-        operations=door(listen.operations, "operations", OPERATORS_AT_ONCE, OPERATORS_AT_ONCE, is_tls=False),
-        device_limits=DeviceLimits(
-            connect_timeout_s=devices.connect_timeout_s,
-            heartbeat_s=devices.heartbeat,
-            ack_timeout_s=devices.ack_timeout,
-            outgoing_buffer_bytes=devices.outgoing_buffer_bytes,
-            origins=frozenset(devices.origins),
-        ),
-        registrations_burst=devices.registrations_burst,
-        registrations_per_s=devices.registrations_per_s,
-        drain_s=configuration.drain.seconds,
-    )
+    with ExitStack() as opened:
+
+        def door(address: str, name: str, connections: int, per_address: int, is_tls: bool) -> DoorPlan:
+            parsed = parse_address(address)
+            assert parsed is not None, "addresses were judged when they were loaded"
+            listening = bind(parsed.host, parsed.port, name)
+            opened.callback(listening.close)
+            return DoorPlan(listening, connections, per_address, context if is_tls else None)
+
+        plan = NodePlan(
+            devices=door(listen.devices, "devices", most, per_address, tls is not None and tls.devices),
+            apps=door(listen.apps, "apps", most, per_address, tls is not None and tls.apps),
+            operations=door(listen.operations, "operations", OPERATORS_AT_ONCE, OPERATORS_AT_ONCE, is_tls=False),
+            device_limits=DeviceLimits(
+                connect_timeout_s=devices.connect_timeout_s,
+                heartbeat_s=devices.heartbeat,
+                ack_timeout_s=devices.ack_timeout,
+                outgoing_buffer_bytes=devices.outgoing_buffer_bytes,
+                origins=frozenset(devices.origins),
+            ),
+            registrations_burst=devices.registrations_burst,
+            registrations_per_s=devices.registrations_per_s,
+            drain_s=configuration.drain.seconds,
+        )
+        opened.pop_all()
+    return plan
 
 
 def app_plan(app: App) -> AppPlan:

@@ -518,6 +518,24 @@ async def test_an_app_servers_change_is_not_told_before_the_answer_to_the_device
         assert phone.visit.log == [Told(CAROL)]
 
 
+async def test_an_app_servers_change_is_not_told_after_the_answer_to_the_devices_own_that_came_later() -> None:
+    """C14: the device would believe the alias that it had before its own change."""
+    store = HeldStore()
+    async with living(store=store) as world:
+        phone = await world.phone(ALICE)
+        with store.held("commit"):
+            world.nursery.start_soon(world.set_device, phone, BOB)
+            await wait_all_tasks_blocked()
+            world.nursery.start_soon(phone.ask_for_alias, CAROL)
+            await wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
+        before_the_answer = list(phone.visit.log)
+        phone.resume()
+        assert phone.visit.log == before_the_answer
+        msg_id = await world.push(alias=CAROL)
+        assert phone.visit.log == [*before_the_answer, Handed(msg_id, CAROL)]
+
+
 async def test_a_visit_that_came_after_an_app_servers_change_is_not_told_of_it() -> None:
     """It was told by the answer to its `connect`."""
     store = HeldStore()

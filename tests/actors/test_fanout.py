@@ -10,6 +10,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from pushactors.actors import fanout as fanout_module
 from pushactors.actors import inbox as inbox_module
+from pushactors.actors import ledger as ledger_module
 from pushactors.actors.router import NO_TAG_CHANGE
 from pushactors.actors.tenant import Limits
 from pushactors.actors.visits import Ending
@@ -793,6 +794,31 @@ async def test_a_target_that_changes_its_alias_and_then_crashes_over_the_newcome
         await wait_all_tasks_blocked()
         assert phones[-1].visit.log == []
         assert await phones[-1].state(msg_id) == "fenced"
+
+
+async def test_a_target_that_crashes_over_the_newcomer_is_rebuilt_with_all_that_it_had_decided_since(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """C14: a push of many rows is a commit of its own, and what was decided between its slices goes with the next."""
+    monkeypatch.setattr(fanout_module, "SLICE", 1)
+    monkeypatch.setattr(ledger_module, "ROWS_PER_COMMIT", 1)
+    store = HeldStore()
+    async with living(store=store, may_crash=True) as world:
+        phones = [await world.absent_phone(ALICE, is_retired=False) for _ in range(6)]
+        msg_id = await halfway(world, phones, alias=ALICE)
+        await world.app.router.change(phones[-1].registration_id, BOB, NO_TAG_CHANGE)
+        plant(phones[-1].actor, "enter")
+        with store.held("commit"):
+            await wait_all_tasks_blocked()
+        with store.held("commit"):  # the push is on disk, the change of the alias is not
+            await wait_all_tasks_blocked()
+            assert list(store._shared.pushes) == [msg_id]
+        await world.told()
+        assert await phones[-1].state(msg_id) == "fenced"
+        for_bob = await world.push(alias=BOB)
+        await phones[-1].connect()
+        await wait_all_tasks_blocked()
+        assert phones[-1].visit.log == [Handed(for_bob, BOB)]
 
 
 async def test_more_pushes_than_a_loading_device_can_keep_all_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:

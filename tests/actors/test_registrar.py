@@ -692,13 +692,19 @@ async def test_a_device_that_comes_back_while_it_is_about_to_be_deleted_is_not()
     async with living(store=store, limits=Limits(device_expiry_days=1)) as world:
         phones = [await world.absent_phone() for _ in range(2)]
         await world.pass_time(2 * DAY_S)
+        told: list[int] = []
+
+        async def delete_unseen() -> None:
+            told.append(await world.app.registrar.delete_unseen(100))
+
         with store.held("mailboxes"):
-            world.nursery.start_soon(world.app.registrar.delete_unseen, 100)
+            world.nursery.start_soon(delete_unseen)
             await wait_all_tasks_blocked()
             for phone in phones:
                 world.nursery.start_soon(connect_if_it_may, phone)
                 await wait_all_tasks_blocked()
         await wait_all_tasks_blocked()
+        assert told == [2 - len(world.app.router.directory)]
         # Whoever was deleted before it came was refused; whoever was granted a visit keeps it.
         assert {phone.visit.ending for phone in phones if phone.visit.is_answered} <= {None}
 

@@ -677,3 +677,20 @@ async def test_a_second_failure_while_the_directory_is_loaded_anew_loses_no_chan
         assert logged_in(world, BOB) == ids(other)
         msg_id = await world.push(alias=BOB)
         assert other.handed == [msg_id]
+
+
+async def test_who_leaves_while_the_directory_is_loaded_anew_was_seen_then() -> None:
+    """C2, C13: who has been away longest is judged by it."""
+    store = HeldStore()
+    async with living(store=store, may_crash=True) as world:
+        phone, leaving = await world.phone(ALICE), await world.phone()
+        await trio.sleep(5)
+        with store.held("devices", answer=True):
+            await fail_halfway(world, phone)
+            await wait_all_tasks_blocked()
+            leaving.leave()
+            await wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
+        await world.app.router.sound()
+        await world.told()
+        assert world.disagreements() == []

@@ -1,4 +1,4 @@
-"""The contract told again, naively, for one app: everything is worked out from a list of deliveries whenever it is needed.
+"""The contract told again, naively, for one app: everything is worked out from a list of deliveries when it is needed.
 
 It shares no code with the actors, the domain or the stores. A random walk compares a server with it after every step.
 What it says holds when nothing is on its way to the disk.
@@ -47,13 +47,16 @@ class Delivery:
         return self.expires_at is not None and self.expires_at <= now
 
 
+Entry = tuple[str, int | None, str | None]
+"""What a visit was given: ("message", msg_id, the alias it was addressed by) or ("alias", None, the new one)."""
+
+
 @dataclass
 class TwinVisit:
     number: int
     is_answered: bool = False
     room: int | None = None
-    log: list[tuple[str, int | str | None]] = field(default_factory=list)
-    """("message", msg_id, addressed by) and ("alias", alias), in order."""
+    log: list[Entry] = field(default_factory=list)
     owed: list[str | None] = field(default_factory=list)
     """Aliases that it is to be told of with its answer."""
 
@@ -169,8 +172,7 @@ class Twin:
                 self.settle(head, "expired")
                 continue
             head.state = SENT
-            visit.log.append(("message", head.msg_id))
-            visit.log.append(("addressed by", head.alias))
+            visit.log.append(("message", head.msg_id, head.alias))
             if visit.room is not None:
                 visit.room -= 1
 
@@ -268,9 +270,14 @@ class Twin:
         absent = [device for device in holders if device.visit is None]
         if not self.rules.longest_absent or not absent:
             raise Refusal("AliasFull")
-        if not all(device.is_sure for device in absent):
-            raise Unsure
         return min(absent, key=lambda device: device.last_seen_at)
+
+    def can_foretell(self, alias: str | None) -> bool:
+        """Whether the contract says who loses this alias: not if nobody knows since when some have been away."""
+        holders = [device for device in self.living() if device.alias == alias]
+        return len({device.last_seen_at for device in holders}) == len(holders) and all(
+            device.is_sure or device.visit is not None for device in holders
+        )
 
     def rebind(self, device: TwinDevice, alias: str | None, by_device: bool) -> None:
         self.strike_or_settle([each for each in self.of(device, WAITING, SENT) if each.alias is not None], "fenced")
@@ -280,7 +287,7 @@ class Twin:
         if by_device:
             device.visit.is_answered = False
         elif device.visit.is_answered:
-            device.visit.log.append(("alias", alias))
+            device.visit.log.append(("alias", None, alias))
         else:
             device.visit.owed.append(alias)
 
@@ -312,7 +319,7 @@ class Twin:
         device = self.devices[name]
         assert device.visit is not None
         device.visit.is_answered = True
-        device.visit.log += [("alias", alias) for alias in device.visit.owed]
+        device.visit.log += [("alias", None, alias) for alias in device.visit.owed]
         device.visit.owed.clear()
         self.flow(device)
 
@@ -337,7 +344,11 @@ class Twin:
 
     def acknowledge(self, name: str, visit: int, msg_id: int) -> None:
         device = self.devices[name]
-        if device.visit is None or device.visit.number != visit or ("message", msg_id) not in device.visit.log:
+        if (
+            device.visit is None
+            or device.visit.number != visit
+            or not any(entry[:2] == ("message", msg_id) for entry in device.visit.log)
+        ):
             return
         [meant] = [each for each in self.deliveries if (each.device, each.msg_id) == (name, msg_id)]
         if meant.state in (SENT, "received"):
@@ -383,7 +394,3 @@ class Twin:
                 self.end_visit(device)
         self.ignored = 0
         self.ended.clear()
-
-
-class Unsure(Exception):
-    """The contract leaves this open: the twin cannot foretell it."""

@@ -299,6 +299,7 @@ class World:
         self.upkeep = Upkeep(store, self.devices, self._tenants, wall_clock, self.tally)
         self.apps: dict[AppKey, Rooms] = {}
         self.complaints: list[str] = []
+        self.visit_type: Callable[[VisitId, MemoryDisk, list[str]], RecordingVisit] = RecordingVisit
         self.ledger: Ledger
         self.numbers: Numbers
         self.nursery: trio.Nursery
@@ -390,7 +391,7 @@ class World:
         return {rooms.tenant.app_no: (rooms.tenant, rooms.registrar) for rooms in self.apps.values()}
 
     def new_visit(self) -> RecordingVisit:
-        return RecordingVisit(VisitId(next(self._visits)), self.disk, self.complaints)
+        return self.visit_type(VisitId(next(self._visits)), self.disk, self.complaints)
 
     def disagreements(self) -> list[str]:
         """Where a directory that can be trusted says another thing than the disk, with nothing on its way to it."""

@@ -335,7 +335,7 @@ class Wire:
         wire._frames.receive_bytes(behind)
         return wire
 
-    async def _send(self, data: bytes) -> None:
+    async def _send(self, data: bytes | bytearray) -> None:
         try:
             await self._stream.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as broken:

@@ -345,7 +345,7 @@ class _Stay:
             if self._asked is None and self._roamer.may_change():
                 self._wanted = self._roamer.wants_another()
                 self._asked = await self._wire.request("alias.set", alias=self._wanted)
-            if not self._roamer.is_settled and self._rng.random() < 0.01:
+            if not self._roamer.is_settled and self._rng.random() < 0.05:
                 return
 
     async def _take(self, frame: dict[str, Any]) -> None:
@@ -498,8 +498,10 @@ async def storm(server: Server, rounds: int, seed: int) -> Told:
                 await told.look_back(app, rng, statuses=30)
             await trio.sleep(0.3)
             pushing.cancel_scope.cancel()
-        for device in (*roamers, puppet, *residents):
-            device.is_settled = True
+        for roamer in (*roamers, puppet):
+            roamer.is_settled = True
+        for resident in residents:
+            resident.is_settled = True
         await until_true(lambda: _is_calm(app, told), "the calm after the storm", 2 * LIMIT_S)
         await told.look_back(app, rng, statuses=1_000)
         nursery.cancel_scope.cancel()

@@ -5,6 +5,8 @@ With a `MockClock` nothing here depends on time; `PATIENCE_S` only turns a test 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import trio
@@ -156,3 +158,15 @@ async def _open_nursery(task_status: trio.TaskStatus[trio.Nursery]) -> None:
     async with trio.open_nursery() as nursery:
         task_status.started(nursery)
         await trio.sleep_forever()
+
+
+@contextmanager
+def no_threads() -> Iterator[None]:
+    """Whoever wants a thread waits for the end of the block."""
+    limiter = trio.to_thread.current_default_thread_limiter()
+    borrowers = [object() for _ in range(int(limiter.total_tokens))]
+    for borrower in borrowers:
+        limiter.acquire_on_behalf_of_nowait(borrower)
+    yield
+    for borrower in borrowers:
+        limiter.release_on_behalf_of(borrower)

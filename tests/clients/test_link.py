@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -46,14 +49,24 @@ async def test_an_answer_is_handled_before_anything_that_came_after_it(
     assert len(held.heard) == 1
 
 
+class Then:
+    def __call__(self, result: object) -> object:
+        return result
+
+
 async def test_whoever_gives_up_leaves_its_frame_whole(
     server: ScriptedServer, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     _, link, visit = await opened(server, nursery)
     with trio.move_on_after(0):
         await link.request("first", {}, lambda result: result)
+    then = Then()
+    forgotten = weakref.ref(then)
     with trio.move_on_after(1):
-        await link.request("second", {}, lambda result: result)
+        await link.request("second", {}, then)
+    del then
+    gc.collect()
+    assert forgotten() is None
     second = await visit.hear_request("second")
     await visit.answer(second, "too late")
     await link.tell("third", {})

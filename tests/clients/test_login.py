@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -9,7 +9,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from pushactors import AliasFull, DeviceClient, IdentityUnusable, Invalid, PushactorsError, RateLimited, TooFrequent
-from tests.clients.scripted import ScriptedServer, Visit
+from tests.clients.scripted import ScriptedServer, Visit, no_threads
 from tests.clients.scripted_client import device_client
 
 
@@ -308,18 +308,6 @@ async def test_a_wish_that_cannot_be_kept_was_never_made(tmp_path: Path, server:
             assert shown == []
         assert await visit.hear_note() == ("received", "1")
         nursery.cancel_scope.cancel()
-
-
-@contextmanager
-def no_threads() -> Iterator[None]:
-    """Whoever wants a thread waits for the end of the block."""
-    limiter = trio.to_thread.current_default_thread_limiter()
-    borrowers = [object() for _ in range(int(limiter.total_tokens))]
-    for borrower in borrowers:
-        limiter.acquire_on_behalf_of_nowait(borrower)
-    yield
-    for borrower in borrowers:
-        limiter.release_on_behalf_of(borrower)
 
 
 async def test_a_change_by_the_app_server_declines_what_was_for_whoever_it_was(

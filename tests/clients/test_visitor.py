@@ -11,6 +11,7 @@ from pushactors import (
     AliasChanged,
     Connected,
     ConnectionLost,
+    DeviceClient,
     DeviceEvent,
     Invalid,
     NoSuchApp,
@@ -23,7 +24,7 @@ from pushactors import (
 )
 from pushactors.errors import InternalError
 from pushactors.wire.jsonrpc import note_frame, result_frame
-from tests.clients.scripted import ScriptedServer
+from tests.clients.scripted import ScriptedServer, no_threads
 from tests.clients.scripted_client import device_client, fixed
 
 
@@ -129,6 +130,28 @@ async def test_a_registration_that_is_gone_is_forgotten(
     async with device_client(server, identity=path):
         visit = await server.visit()
         assert "install_key" in await visit.welcome()
+
+
+async def test_whoever_hears_of_a_removal_finds_the_registration_forgotten(
+    tmp_path: Path, server: ScriptedServer
+) -> None:
+    heard = trio.Event()
+
+    async def listen(device: DeviceClient) -> None:
+        with pytest.raises(Removed):
+            await anext(device)
+        heard.set()
+
+    async with device_client(server, identity=tmp_path / "id") as device, trio.open_nursery() as nursery:
+        nursery.start_soon(listen, device)
+        visit = await server.welcome()
+        await device.wait_connected()
+        with no_threads():
+            await visit.close(4503)
+            await wait_all_tasks_blocked()
+            assert not heard.is_set()
+        await heard.wait()
+        assert b"device-1" not in (tmp_path / "id").read_bytes()
 
 
 async def test_an_application_is_told_how_its_connection_fares(

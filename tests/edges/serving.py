@@ -474,9 +474,10 @@ class StubbornStore(MemoryStore):
 class House:
     """A running node, and the way in."""
 
-    def __init__(self, node: Node, plan: NodePlan, store: Store, wall: Wall) -> None:
+    def __init__(self, node: Node, plan: NodePlan, apps: list[AppPlan], store: Store, wall: Wall) -> None:
         self.node = node
         self.plan = plan
+        self.apps = apps
         self.store = store
         self.wall = wall
         self.peers: list[Peer] = []
@@ -485,6 +486,16 @@ class House:
             "apps": plan.apps.listening.getsockname()[1],
             "operations": plan.operations.listening.getsockname()[1],
         }
+
+    async def empty(self) -> None:
+        """Whatever is still connected goes."""
+        for peer in self.peers:
+            await peer.vanish()
+
+    def shut(self) -> None:
+        """Closes the doors of a node that did not come to do it itself."""
+        for door in (self.plan.devices, self.plan.apps, self.plan.operations):
+            door.listening.close()
 
     def port(self, door: str) -> int:
         return int(self._ports[door])
@@ -585,8 +596,7 @@ def app_plans(limits: Limits | None = None, **changes: Any) -> list[AppPlan]:
     return [replace(plan, **changes), AppPlan(OTHER, (OTHER_SECRET,), Limits())]
 
 
-@asynccontextmanager
-async def serving(
+def a_house(
     *,
     store: Store | None = None,
     apps: Iterable[AppPlan] | None = None,
@@ -599,26 +609,32 @@ async def serving(
     max_connections: int = 1_000,
     max_per_address: int = 1_000,
     tls: bool = False,
+    wall: Wall | None = None,
     randomness: Callable[[int], bytes] = secrets.token_bytes,
     **plan_changes: Any,
-) -> AsyncIterator[House]:
-    """A node that serves, with the product's own defaults where nothing is said."""
+) -> House:
+    """A node that does not run yet, with the product's own defaults where nothing is said."""
     devices, apps_door, operations = doors(tls_context() if tls else None, max_connections, max_per_address)
     device_limits = DeviceLimits(
         connect_timeout_s, heartbeat_s, ack_timeout_s, outgoing_buffer_bytes, frozenset(origins)
     )
     plan = NodePlan(devices, apps_door, operations, device_limits, **plan_changes)
     store = store if store is not None else MemoryStore()
-    wall = Wall()
-    node = Node(store, plan, wall, randomness)
+    wall = wall if wall is not None else Wall()
+    plans = list(apps) if apps is not None else app_plans(limits)
+    return House(Node(store, plan, wall, randomness), plan, plans, store, wall)
+
+
+@asynccontextmanager
+async def serving(**changes: Any) -> AsyncIterator[House]:
+    """A node that serves: `a_house`, opened. At the end it is cut off, as by `kill -9`."""
+    house = a_house(**changes)
     async with trio.open_nursery() as nursery:
         with trio.fail_after(LIMIT_S):
-            await nursery.start(node.run, list(apps) if apps is not None else app_plans(limits))
-        house = House(node, plan, store, wall)
+            await nursery.start(house.node.run, house.apps)
         try:
             yield house
         finally:
             with trio.CancelScope(shield=True):
-                for peer in house.peers:
-                    await peer.vanish()
+                await house.empty()
             nursery.cancel_scope.cancel()
