@@ -86,6 +86,10 @@ class NoSuchDevice(Gone):
     """The `registration_id` is unknown to this app: register anew."""
 
 
+class VisitEnded(Gone):
+    """Whoever asks has been displaced by a newer visit of the same device: it has no say any more (C11)."""
+
+
 class NoSuchMessage(Gone):
     """The `msg_id` is unknown to this app."""
 

@@ -56,6 +56,7 @@ UNFINISHED_AT_ONCE = 10_000
 STARTS_AGAIN = 3
 STARTS_AGAIN_WITHIN_S = 60.0
 LOOKS_PER_HEARTBEAT = 4
+LAST_COMMITS_S = 5.0
 
 
 def wall_clock() -> Millis:
@@ -112,6 +113,7 @@ class Node:
         self._clock = clock
         self._randomness = randomness
         self._apps = Apps()
+        self._left: dict[AppKey, App] = {}
         self._app_nos: dict[AppKey, AppNo] = {}
         self._secret = b""
         self._on_the_wire = WireCount()
@@ -159,8 +161,9 @@ class Node:
         with trio.move_on_after(self._plan.drain_s + 5):
             await self._device_endpoint.drain(self._plan.drain_s)
             await self._app_endpoint.stop()
-        for app in self._apps.all():
-            await app.tenant.book.told()
+        with trio.move_on_after(LAST_COMMITS_S):  # else the store hangs: nobody is told anything any more
+            for app in self._apps.all():
+                await app.tenant.book.told()
         self._scope.cancel()
 
     async def _open(self, opened: Opened, apps: Sequence[AppPlan]) -> None:
@@ -232,11 +235,17 @@ class Node:
         for app in self._apps.all():
             if app.tenant.app_key not in wanted:
                 self._apps.remove(app.tenant.app_key)
+                # Its rooms stay as they are: its actors may have work, and it may be served again.
+                self._left[app.tenant.app_key] = app
                 self._device_endpoint.end_all(app, Ending.UNAUTHORIZED)
                 self._app_endpoint.end_all(app, Ending.UNAUTHORIZED)
                 log.info("App %s is no longer served.", app.tenant.app_key)
         for plan in plans:
             served = self._apps.find(plan.app_key)
+            if served is None and plan.app_key in self._left:
+                served = self._left.pop(plan.app_key)
+                self._apps.put(served)
+                self._upkeep.look_back()
             if served is None:
                 await self._open_app(plan)
             else:

@@ -10,6 +10,7 @@ import pytest
 import trio
 import trio.testing
 
+from pushactors.actors import ledger
 from pushactors.actors.tenant import Limits
 from pushactors.edges import devices
 from pushactors.errors import StoreBusy, StoreFailure, StoreUnusable
@@ -571,6 +572,24 @@ async def test_who_is_just_coming_in_when_its_app_goes_is_let_go() -> None:
                 assert (await other.hear_end()).code == 4501
             assert not limit.cancelled_caught, "a session of an app that is not served any more goes on"
             await house.node.serve_apps(app_plans())
+
+
+async def test_who_waits_for_the_disk_when_its_app_goes_gets_no_visit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "ROWS_DECIDED_AHEAD", 0)
+    store = StubbornStore()
+    async with serving(store=store) as house:
+        device, visitor = await house.device(), await house.visitor()
+        store.hold()
+        # Too much is decided and not yet durable: the edges stop reading.
+        await device.say(device.request("alias.set", {"alias": "A"}))
+        await until(lambda: not house.node._ledger._room.is_set())
+        await visitor.say(visitor.request("connect", {"app_key": OTHER}))
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        await house.node.serve_apps(app_plans()[:1])
+        store.go_on()
+        with trio.move_on_after(2) as limit:
+            assert (await visitor.hear_end()).code == 4501
+        assert not limit.cancelled_caught, "a visit of an app that is not served any more has begun"
 
 
 async def test_who_is_just_coming_in_when_the_server_stops_does_not_hold_it_up() -> None:

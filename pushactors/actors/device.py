@@ -204,7 +204,7 @@ class DeviceActor:
         self.last_unit = unit.number
         self.mailbox.arrive(visit.visit_id)
         self.visit = visit
-        self._hold.renew()
+        self._hold.renew(unit.number)
         missing = [entry.msg_id for entry in self.mailbox.waiting if entry.message is None]
         if missing:
             self._fetch(self, missing)
@@ -253,7 +253,7 @@ class DeviceActor:
         if visit is None:
             return
         if by_device:
-            self._hold.ask()
+            self._hold.ask(unit.number)
             return
         self._hold.change(unit.number)
 

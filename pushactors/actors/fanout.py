@@ -3,7 +3,8 @@
 1. One push of an app is accepted at a time, wholly before or wholly after every change of an alias (C13). What is
    addressed by alias remembers the binding that made its device a target (C4).
 2. It is one unit of work: the push, its targets, and whatever it made give way, become durable together (C2, C7).
-3. With time to live 0 and no `cid` nothing waits for the disk: it may be told and sent at once (C5).
+3. With time to live 0, no `cid` and nothing to replace, nothing waits for the disk: it may be told and sent at once
+   (C5).
 4. A target that is no actor now is absent. With time to live 0 it is missed without being asked.
 5. A target whose actor crashes over the newcomer keeps it: it waits, and nothing gives way for it.
 6. A `cid` of the last day gets the first answer again; a concurrent duplicate waits for the first (C6).
@@ -146,7 +147,8 @@ class Fanout:
             now = self._clock()
             msg_id = self._numbers.take()
             message = Message(msg_id, now, expiry(now, push.time_to_live_s), push.overrides, push.body)
-            flies = message.expires_at is None and push.cid is None
+            # What it replaces must be durable before it is told, so then it is, too (C3).
+            flies = message.expires_at is None and push.cid is None and push.overrides is None
             unit = self._tenant.book.open()
             entering = _Entering(message, unit, AT_ONCE if flies else unit.number)
             online = sum(1 for target in targets if self._is_present(target))
@@ -236,7 +238,8 @@ class _Entering:
     def lost(self, actor: DeviceActor, binding: Binding | None) -> None:
         waits = self.message.expires_at is not None and not actor.is_deleted
         self.outcomes.append(TargetRow(actor.device_no, binding, None if waits else Verdict.MISSED))
-        actor.last_unit = self.unit.number  # the next actor of this device must find it in the store
+        # The next actor of this device must find it in the store, and what was decided between two slices, too.
+        actor.last_unit = max(actor.last_unit, self.unit.number)
 
 
 class _Pending:

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Collection
 from typing import Any, Generic, TypeVar
 
@@ -28,10 +29,10 @@ from pushactors.wire.ids import AppNo, MsgId
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-# A commit of this many rows takes some tens of milliseconds: larger groups save nothing, and others wait for them.
-ROWS_PER_COMMIT = 20_000
-# What may be decided and not yet durable before the edges stop reading (a second or two of the disk's work).
-ROWS_DECIDED_AHEAD = 100_000
+# A commit of this many rows takes some tens of milliseconds: larger groups save little, and others wait for them.
+ROWS_PER_COMMIT = 5_000
+# Looking things up for one app must not hold up what others have decided: after this, what is left waits for a commit.
+READING_S = 0.005
 
 
 class Ledger:
@@ -44,15 +45,12 @@ class Ledger:
         self._books: dict[AppNo, Book] = {}
         self._on_the_wire = on_the_wire
         self._in_flight: list[tuple[Book, Unit]] = []
-        self._reads: list[_Read[Any]] = []
+        self._reads: dict[Book, deque[_Read[Any]]] = {}
         self._work = trio.Event()
-        self._rows_ahead = 0
-        self._room = trio.Event()
-        self._room.set()
 
     def book(self, app_no: AppNo) -> Book:
         if app_no not in self._books:
-            self._books[app_no] = Book(self._completed)
+            self._books[app_no] = Book(self._wake)
         return self._books[app_no]
 
     # --- Asking ------------------------------------------------------------------------------------------------------
@@ -68,7 +66,7 @@ class Ledger:
         read = _Read(msg_ids, ask)
 
         def queue() -> None:
-            self._reads.append(read)
+            self._reads.setdefault(book, deque()).append(read)
             self._work.set()
 
         book.after(queue)
@@ -77,11 +75,6 @@ class Ledger:
             raise read.failure
         assert read.answer is not None
         return read.answer
-
-    async def room(self) -> None:
-        """Returns when what is decided ahead of the disk is little enough to decide more; at once if it is."""
-        while not self._room.is_set():
-            await self._room.wait()
 
     # --- Committing --------------------------------------------------------------------------------------------------
 
@@ -95,13 +88,10 @@ class Ledger:
             if self._in_flight:
                 await self._commit()
             await self._answer_reads()
-            if any(book.has_complete() for book in self._books.values()):
+            if self._reads or any(book.has_complete() for book in self._books.values()):
                 self._work.set()
 
-    def _completed(self, rows: int) -> None:
-        self._rows_ahead += rows
-        if self._rows_ahead > ROWS_DECIDED_AHEAD and self._room.is_set():
-            self._room = trio.Event()
+    def _wake(self, _rows: int) -> None:
         self._work.set()
 
     def _take(self) -> None:
@@ -126,11 +116,8 @@ class Ledger:
             for msg_id, device_no in unit.off_the_wire:
                 self._on_the_wire.off(msg_id, device_no)
         for _, unit in in_flight:
-            self._rows_ahead -= len(unit.changes) + unit.rows
             for told in unit.then:
                 self._tell(told)
-        if self._rows_ahead <= ROWS_DECIDED_AHEAD:
-            self._room.set()
 
     def _tell(self, told: Callable[[], None]) -> None:
         try:
@@ -142,17 +129,28 @@ class Ledger:
             self._tally.add("faults", "telling")
 
     async def _answer_reads(self) -> None:
-        reads, self._reads = self._reads, []
-        for read in reads:
-            on_the_wire = [self._on_the_wire.of(msg_id) for msg_id in read.msg_ids]
-            try:
-                read.answer = (await patient(read.ask), on_the_wire)
-            except Exception as failure:  # whoever asked is told; only the store's own failure is everybody's
-                read.failure = failure
-                if isinstance(failure, StoreFailure) and not isinstance(failure, StoreBusy):
-                    raise
-            finally:
-                read.done.set()
+        """One of each app in turn, for `READING_S`."""
+        until = trio.current_time() + READING_S
+        while self._reads:
+            book = next(iter(self._reads))
+            waiting = self._reads.pop(book)
+            read = waiting.popleft()
+            if waiting:
+                self._reads[book] = waiting  # behind the others
+            await self._answer(read)
+            if trio.current_time() >= until:
+                return
+
+    async def _answer(self, read: _Read[Any]) -> None:
+        on_the_wire = [self._on_the_wire.of(msg_id) for msg_id in read.msg_ids]
+        try:
+            read.answer = (await patient(read.ask), on_the_wire)
+        except Exception as failure:  # whoever asked is told; only the store's own failure is everybody's
+            read.failure = failure
+            if isinstance(failure, StoreFailure) and not isinstance(failure, StoreBusy):
+                raise
+        finally:
+            read.done.set()
 
 
 class _Read(Generic[T]):

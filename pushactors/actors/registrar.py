@@ -197,20 +197,30 @@ class Registrar:
             if device.leave(visit_id, unit):
                 self._see(registration, unit)
 
-    async def delete(self, registration_id: RegistrationId) -> None:
-        """The device is no longer one of this app: its mailbox is settled, its visit ends. Raises `NoSuchDevice`."""
-        await self._delete(registration_id, lambda _: True)
+    async def delete(self, registration_id: RegistrationId, visit_id: VisitId | None = None) -> None:
+        """The device is no longer one of this app: its mailbox is settled, its visit ends. `visit_id`: the visit that
+        asks, if it is the device itself.
 
-    async def _delete(self, registration_id: RegistrationId, is_still_due: Callable[[Registration], bool]) -> None:
+        Raises `NoSuchDevice`, `VisitEnded`.
+        """
+
+        def is_still_due(registration: Registration) -> bool:
+            self._router.check_visit(registration, visit_id)
+            return True
+
+        await self._delete(registration_id, is_still_due)
+
+    async def _delete(self, registration_id: RegistrationId, is_still_due: Callable[[Registration], bool]) -> bool:
         router = self._router
         await router.bring_to_rest(lambda: [router.find(registration_id)])
         registration = router.find(registration_id)
         if not is_still_due(registration):
-            return
+            return False
         with router.step([registration]) as unit:
             router.device(registration).delete(unit)
             unit.changes.append(contract.DeviceDeleted(registration.device_no, self._clock()))
             router.directory.remove(registration)
+        return True
 
     async def delete_unseen(self, most: int) -> int:
         """Looks at the next `most` devices, in order of their ids and round again, and deletes those that have expired
@@ -219,12 +229,12 @@ class Registrar:
         page = self._router.directory.page(self._looked_at, most)
         self._looked_at = page[-1].registration_id if len(page) == most else None
         self._see_present(page)
-        expired = [each.registration_id for each in page if self._is_expired(each)]
-        for registration_id in expired:
+        deleted = 0
+        for registration_id in [each.registration_id for each in page if self._is_expired(each)]:
             # One that fails over it is logged where it fails, and is looked at again in the next round.
             with suppress(NoSuchDevice, InternalError):
-                await self._delete(registration_id, self._is_expired)
-        return len(expired)
+                deleted += await self._delete(registration_id, self._is_expired)
+        return deleted
 
     def _is_expired(self, registration: Registration) -> bool:
         return self._unseen_ms(registration) > self._expiry_ms() and not self._router.is_present(registration)
@@ -245,8 +255,7 @@ class Registrar:
         return self._tenant.limits.device_expiry_days * DAY_MS
 
     def _see(self, registration: Registration, unit: Unit) -> None:
-        self._router.undo_by(partial(setattr, registration, "last_seen_at", registration.last_seen_at))
-        registration.last_seen_at = self._clock()
+        self._router.saw(registration, self._clock())
         unit.changes.append(contract.Seen(registration.device_no, registration.last_seen_at))
 
     def _device_secret(self, registration_id: RegistrationId) -> str:

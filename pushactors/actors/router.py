@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import trio
@@ -27,7 +28,7 @@ from pushactors.actors.unit import Unit
 from pushactors.actors.visits import Visit
 from pushactors.domain.aliases import TAGS_MAX, Directory, Registration
 from pushactors.domain.audience import Audience
-from pushactors.errors import ActorCrashed, InternalError, Invalid, NoSuchDevice, PushactorsError
+from pushactors.errors import ActorCrashed, InternalError, Invalid, NoSuchDevice, PushactorsError, VisitEnded
 from pushactors.stores import contract
 from pushactors.stores.patience import patient
 from pushactors.wire.ids import Alias, Binding, DeviceNo, Millis, MsgId, Platform, RegistrationId, Tag, VisitId
@@ -56,6 +57,7 @@ class Devices(Protocol):
     def enroll(self, device_no: DeviceNo, tenant: Tenant) -> Device: ...
     async def ready(self, device_nos: Iterable[DeviceNo], tenant: Tenant) -> Sequence[Device]: ...
     def is_present(self, device_no: DeviceNo) -> bool: ...
+    def visit_id(self, device_no: DeviceNo) -> VisitId | None: ...
     def rebuild(self, device_no: DeviceNo, why: str) -> None: ...
 
 
@@ -86,6 +88,7 @@ class Router:
         self._is_sound = trio.Event()
         self._fault = trio.Event()
         self._reloads: deque[float] = deque()
+        self._seen_meanwhile: dict[RegistrationId, Millis] = {}
         self._undo: list[Callable[[], None]] = []
         """What takes back the step that is under way."""
 
@@ -103,6 +106,11 @@ class Router:
             if len(rows) < LOADED_AT_ONCE:
                 break
         if not self._fault.is_set():  # else what was read is no better than what it was to mend
+            for registration_id, at in self._seen_meanwhile.items():
+                seen = directory.find(registration_id)
+                if seen is not None:
+                    seen.last_seen_at = at
+            self._seen_meanwhile.clear()
             self._directory = directory
             self._is_sound.set()
 
@@ -127,17 +135,22 @@ class Router:
 
     # --- Changing ----------------------------------------------------------------------------------------------------
 
-    async def set_alias(self, registration_id: RegistrationId, alias: Alias) -> Alias | None:
-        """The device logs `alias` in ("": nobody); the alias before. It must be told, and then resumed.
+    async def set_alias(self, registration_id: RegistrationId, alias: Alias, visit_id: VisitId) -> Alias | None:
+        """The device logs `alias` in ("": nobody) on that visit; the alias before. It must be told, and then resumed.
 
-        Raises `AliasFull`, `NoSuchDevice`.
+        Raises `AliasFull`, `NoSuchDevice`, `VisitEnded`.
         """
-        _, previous = await self._change(registration_id, alias, NO_TAG_CHANGE, by_device=True)
+        _, previous = await self._change(registration_id, alias, NO_TAG_CHANGE, visit_id)
         return previous
 
-    async def set_tags(self, registration_id: RegistrationId, change: TagChange) -> tuple[Tag, ...]:
-        """Changes the tags of a device; all that it has then. Raises `Invalid` if they are too many, `NoSuchDevice`."""
-        registration, _ = await self._change(registration_id, None, change, by_device=True)
+    async def set_tags(
+        self, registration_id: RegistrationId, change: TagChange, visit_id: VisitId | None = None
+    ) -> tuple[Tag, ...]:
+        """Changes the tags of a device, as it asks on that visit, if it is the device that asks; all that it has then.
+
+        Raises `Invalid` if they are too many, `NoSuchDevice`, `VisitEnded`.
+        """
+        registration, _ = await self._change(registration_id, None, change, visit_id)
         return registration.tags
 
     async def change(self, registration_id: RegistrationId, alias: Alias | None, tags: TagChange) -> None:
@@ -145,12 +158,12 @@ class Router:
 
         Raises `AliasFull`, `Invalid` (too many tags), `NoSuchDevice`.
         """
-        await self._change(registration_id, alias, tags, by_device=False)
+        await self._change(registration_id, alias, tags, None)
 
     async def _change(
-        self, registration_id: RegistrationId, alias: Alias | None, tags: TagChange, by_device: bool
+        self, registration_id: RegistrationId, alias: Alias | None, tags: TagChange, visit_id: VisitId | None
     ) -> tuple[Registration, Alias | None]:
-        """The registration afterwards, and the alias before."""
+        """The registration afterwards, and the alias before. `visit_id`: the visit that asks, if a device does."""
 
         def touched() -> list[Registration]:
             registration = self.find(registration_id)
@@ -161,11 +174,12 @@ class Router:
 
         await self.bring_to_rest(touched)
         registration = self.find(registration_id)
+        self.check_visit(registration, visit_id)
         if len(tags.of(registration.tags)) > TAGS_MAX:
             raise Invalid(f"A device has at most {TAGS_MAX} tags.", "tags")
         previous = registration.alias
         with self.step(touched()) as unit:
-            self.bind(registration, alias, unit, by_device)
+            self.bind(registration, alias, unit, by_device=visit_id is not None)
             self.retag(registration, tags, unit)
         return registration, previous
 
@@ -218,6 +232,11 @@ class Router:
         for each in touched:
             self._devices.rebuild(each.device_no, "A decision in which this device had a part was abandoned.")
 
+    def check_visit(self, registration: Registration, visit_id: VisitId | None) -> None:
+        """Raises `VisitEnded` if a visit asks that is not the device's present one (C11)."""
+        if visit_id is not None and self._devices.visit_id(registration.device_no) != visit_id:
+            raise VisitEnded("A newer connection of this device has taken the place of this one.")
+
     def who_loses(self, alias: Alias, newcomer: Registration | None) -> Registration | None:
         """Which device loses `alias` so that `newcomer` can have it. Raises `AliasFull`."""
         limits = self._tenant.limits
@@ -249,6 +268,14 @@ class Router:
     def undo_by(self, undo: Callable[[], None]) -> None:
         """What takes back something that this step has changed."""
         self._undo.append(undo)
+
+    def saw(self, registration: Registration, at: Millis) -> None:
+        """The device is here, or was until now."""
+        self.undo_by(partial(setattr, registration, "last_seen_at", registration.last_seen_at))
+        registration.last_seen_at = at
+        if not self._is_sound.is_set():
+            # What is being loaded may not have it.
+            self._seen_meanwhile[registration.registration_id] = at
 
     def enroll(self, registration: Registration) -> None:
         """A device that is being registered in this step."""

@@ -25,7 +25,7 @@ from pushactors.domain.message import Message
 from pushactors.errors import ActorCrashed, NoSuchDevice
 from pushactors.stores.contract import MailboxRow, Store
 from pushactors.stores.patience import patient
-from pushactors.wire.ids import DeviceNo, Millis, MsgId, UnitNo
+from pushactors.wire.ids import DeviceNo, Millis, MsgId, UnitNo, VisitId
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +57,11 @@ class Supervisor:
     def is_present(self, device_no: DeviceNo) -> bool:
         actor = self._actors.get(device_no)
         return actor is not None and actor.visit is not None and not actor.inbox.is_closed
+
+    def visit_id(self, device_no: DeviceNo) -> VisitId | None:
+        """The device's present visit."""
+        actor = self.at_rest(device_no)
+        return actor.mailbox.visit if actor is not None else None
 
     def __len__(self) -> int:
         return len(self._actors)

@@ -17,6 +17,9 @@ import trio
 from pushactors.stores.contract import Change
 from pushactors.wire.ids import DeviceNo, MsgId, UnitNo
 
+# What one app may have decided and not yet on disk before its edges stop reading: about a second of the disk's work.
+ROWS_DECIDED_AHEAD = 50_000
+
 
 class Unit:
     """One decision on its way to the disk. Opened by `Book.open`; complete when closed and nothing is expected."""
@@ -38,6 +41,11 @@ class Unit:
     @property
     def is_complete(self) -> bool:
         return self._expected == 0
+
+    @property
+    def weight(self) -> int:
+        """About how many rows this is for the disk. It stands when the unit is complete."""
+        return len(self.changes) + self.rows
 
     def expect(self) -> None:
         """Somebody who is not ready yet will add to this unit, and then call `close` once more."""
@@ -66,6 +74,7 @@ class Book:
         self._last: Unit | None = None
         self._numbered = 0
         self._advanced = trio.Event()
+        self._rows_ahead = 0
         self.durable = UnitNo(0)
 
     def open(self) -> Unit:
@@ -76,7 +85,14 @@ class Book:
         return self._last
 
     def completed(self, unit: Unit) -> None:
-        self._wake(len(unit.changes) + unit.rows)
+        """For the unit: it is complete."""
+        self._rows_ahead += unit.weight
+        self._wake(unit.weight)
+
+    async def room(self) -> None:
+        """Returns when what this app has decided ahead of the disk is little enough to decide more."""
+        while self._rows_ahead > ROWS_DECIDED_AHEAD:
+            await self._advanced.wait()
 
     def after(self, told: Callable[[], None]) -> None:
         """Calls `told` once everything decided so far is durable: at once if it is already."""
@@ -100,6 +116,7 @@ class Book:
     def advance(self, unit: Unit) -> None:
         """That unit is durable, with all before it. For the ledger."""
         self.durable = unit.number
+        self._rows_ahead -= unit.weight
         self._advanced.set()
         self._advanced = trio.Event()
 
@@ -112,6 +129,6 @@ class Book:
         taken: list[Unit] = []
         while self.has_complete() and (rows > 0 or not taken):
             unit = self._units.popleft()
-            rows -= len(unit.changes) + unit.rows
+            rows -= unit.weight
             taken.append(unit)
         return taken

@@ -49,6 +49,8 @@ async def show_messages(
                 shown += 1
                 if shown == count:
                     await device.acknowledge(message)
+                    # A first message can be here before the client may talk; it tells only what it can when it closes.
+                    await device.wait_connected()
                     break
     except* Displaced:
         _tell(f"For a second device on this machine, name another file than {identity} with --identity.")

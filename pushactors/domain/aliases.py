@@ -149,9 +149,6 @@ class Directory:
     def tagged(self, tag: Tag) -> Sequence[Registration]:
         return tuple(self._by_tag.get(tag, ()))
 
-    def has_tag(self, registration: Registration, tag: Tag) -> bool:
-        return registration in self._by_tag.get(tag, ())
-
     def tags(self) -> list[Tag]:
         """Every tag that is on some device, sorted."""
         return sorted(self._by_tag)

@@ -35,10 +35,18 @@ class Audience:
     def targets(self, directory: Directory, platforms: frozenset[Platform]) -> list[Registration]:
         """The devices that this audience names now. `platforms` empty: all of them."""
         ids = frozenset(self.registration_id)
+        # Once for all candidates, however many tags are named.
+        tagged = frozenset(chain.from_iterable(map(directory.tagged, self.tag)))
+        excluded = frozenset(chain.from_iterable(map(directory.tagged, self.tag_not)))
+        required = [frozenset(directory.tagged(tag)) for tag in self.tag_and]
         return [
             each
             for each in dict.fromkeys(self._candidates(directory))
-            if (not platforms or each.platform in platforms) and self._admits(each, ids, directory)
+            if (not platforms or each.platform in platforms)
+            and (not ids or each.registration_id in ids)
+            and (not self.tag or each in tagged)
+            and each not in excluded
+            and all(each in those for those in required)
         ]
 
     def _candidates(self, directory: Directory) -> Iterable[Registration]:
@@ -53,11 +61,3 @@ class Audience:
         if self.tag:
             return chain.from_iterable(directory.tagged(tag) for tag in self.tag)
         return directory
-
-    def _admits(self, each: Registration, ids: frozenset[RegistrationId], directory: Directory) -> bool:
-        return (
-            (not ids or each.registration_id in ids)
-            and (not self.tag or any(directory.has_tag(each, tag) for tag in self.tag))
-            and all(directory.has_tag(each, tag) for tag in self.tag_and)
-            and not any(directory.has_tag(each, tag) for tag in self.tag_not)
-        )

@@ -27,7 +27,7 @@ from pushactors.edges.house import App, Apps
 from pushactors.edges.methods import Methods, Result
 from pushactors.edges.pulse import Pulse
 from pushactors.edges.stream import Stream
-from pushactors.errors import InternalError, PushactorsError
+from pushactors.errors import InternalError, PushactorsError, RateLimited
 from pushactors.wire.closing import Closing
 from pushactors.wire.ids import AppKey, Millis
 from pushactors.wire.jsonrpc import (
@@ -43,8 +43,10 @@ from pushactors.wire.jsonrpc import (
 log = logging.getLogger(__name__)
 
 MAX_MESSAGE_BYTES = 1 << 20
-# A batch of 1,000 reports of 100 pushes is some 20 MB; what is put beyond this ends the session.
+# What waits for a peer that does not read; beyond this it is let go.
 MAX_OUTGOING_BYTES = 64 << 20
+# The answers to one batch, of which one more may come on top: 1,000 reports of 100 pushes are some 20 MB.
+MAX_REPLY_BYTES = 24 << 20
 READING_BELOW_BYTES = 1 << 20
 OPEN_AT_MOST = 4_096
 UNAUTHORIZED = No(
@@ -83,6 +85,9 @@ class AppEndpoint:
         def judge(knock: Knock) -> No | None:
             if knock.path.partition("?")[0] != "/app":
                 return No(404, "App servers connect at /app.")
+            if knock.is_of_a_strange_page():
+                # A browser adds the credentials that it knows for a host to whatever page asks.
+                return No(403, "App servers are no pages of another host.")
             app = self._authenticate(knock.headers.get("authorization", ""))
             if app is None:
                 self._tally.add("handshakes", "unauthorized")
@@ -202,8 +207,11 @@ class AppSession:
             reply = _Reply(len(entries), is_batch, self._send)
             self._open += 1
             for place, entry in enumerate(entries):
-                await self.app.ledger.room()
-                await self._take(entry, partial(reply.put, place))
+                await self.app.tenant.book.room()
+                await self._take(entry, reply, partial(reply.put, place))
+                if is_batch:
+                    # However much one frame asks for, others have their turn between its entries.
+                    await trio.lowlevel.checkpoint()
 
     async def _answered(self, below: int) -> None:
         """Returns when fewer frames than that are open."""
@@ -216,8 +224,11 @@ class AppSession:
         self._fewer.set()
         self._connection.put_text(frame)
 
-    async def _take(self, entry: object, answer: Callable[[bytes], None]) -> None:
-        if isinstance(entry, Malformed):
+    async def _take(self, entry: object, reply: _Reply, answer: Callable[[bytes], None]) -> None:
+        if reply.is_full:
+            error = RateLimited("The answers to this batch are too large. Ask for less in one batch.")
+            answer(error_frame(getattr(entry, "id", None), error))
+        elif isinstance(entry, Malformed):
             self._tally.add("refused", "malformed")
             answer(error_frame(entry.id, entry))
         elif not isinstance(entry, Request):
@@ -228,7 +239,9 @@ class AppSession:
                 result = await self._methods.call(entry.method, entry.params)
             except PushactorsError as error:
                 self._tally.add("refused", type(error).__name__)
-                answer(error_frame(entry.id, error))
+                # What is refused may be refused because of something that is not durable yet (C2).
+                refusal = error_frame(entry.id, error)
+                self.app.tenant.book.after(lambda: answer(refusal))
             except Exception:  # a fault of ours: this request is answered so, and others are not harmed
                 log.exception("A request of an app server failed.")
                 self._tally.add("faults", "request")
@@ -260,15 +273,21 @@ class AppSession:
 class _Reply:
     """The answers to one frame, sent when all of them are there: a batch's as one array."""
 
-    __slots__ = ("_answers", "_is_batch", "_missing", "_send")
+    __slots__ = ("_answers", "_bytes", "_is_batch", "_missing", "_send")
 
     def __init__(self, entries: int, is_batch: bool, send: Callable[[bytes], None]) -> None:
         self._answers = [b""] * entries
         self._missing = entries
+        self._bytes = 0
         self._is_batch = is_batch
         self._send = send
 
+    @property
+    def is_full(self) -> bool:
+        return self._bytes > MAX_REPLY_BYTES
+
     def put(self, place: int, answer: bytes) -> None:
+        self._bytes += len(answer)
         self._answers[place] = answer
         self._missing -= 1
         if self._missing == 0:

@@ -1,6 +1,8 @@
 """One WebSocket connection after its handshake: text in, text out, until somebody closes it.
 
-1. A reader is always running: pings are answered and a close is heard whatever the owner does with the messages.
+1. Frames are taken one at a time, as the owner asks for the next message: what it has not asked for waits with the
+   peer. Pings are answered, and a close is heard, on the way. A peer that always has more to say leaves the others
+   their turn after `FRAMES_A_TURN` frames.
 2. What waits to be sent is bounded: over `max_outgoing_bytes` the peer is let go as too slow (C12), be it pongs.
 3. The end is one: the first reason given counts. A close frame goes out behind what was put before, then the peer has
    `FAREWELL_S` to close as well; then the socket is closed, whatever the peer does.
@@ -8,14 +10,13 @@
 
 from __future__ import annotations
 
-from collections import deque
-
 import trio
 
 from pushactors.edges import frames
 from pushactors.edges.stream import BROKEN, Stream
 
 FAREWELL_S = 2.0
+FRAMES_A_TURN = 32
 
 
 class PeerFault(Exception):
@@ -35,8 +36,7 @@ class Connection:
         """When (Trio time) the peer was last heard of."""
         self.max_outgoing_bytes = max_outgoing_bytes
         self._reader = frames.FrameReader(max_message_bytes)
-        self._messages: deque[str] = deque()
-        self._fault: PeerFault | None = None
+        self._frames = 0
         self._is_over = False
         self._is_closed_by_us = False
 
@@ -61,36 +61,36 @@ class Connection:
 
     async def receive(self) -> str | None:
         """The peer's next text message; None when it has closed, or is gone. Raises `PeerFault`."""
-        while not self._messages:
-            if self._fault is not None:
-                raise self._fault
+        while True:
+            for event in self._reader.events():
+                self._frames += 1
+                if self._frames % FRAMES_A_TURN == 0:
+                    await trio.lowlevel.cancel_shielded_checkpoint()
+                match event:
+                    case frames.Text(text):
+                        return text
+                    case frames.Ping(payload):
+                        self.put(frames.pong_frame(payload))
+                    case frames.Closed(code):
+                        self._answer_close(code)
+                    case frames.Fault(code, reason):
+                        raise PeerFault(code, reason)
+                    case frames.Pong():
+                        pass
             if self._is_over:
                 return None
             await self._read()
-        return self._messages.popleft()
 
     async def _read(self) -> None:
         try:
             data = await self.stream.receive()
         except BROKEN:
             data = b""
-        if not data:
+        if data:
+            self.last_heard = trio.current_time()
+            self._reader.feed(data)
+        else:
             self._is_over = True
-            return
-        self.last_heard = trio.current_time()
-        self._reader.feed(data)
-        for event in self._reader.events():
-            match event:
-                case frames.Text(text):
-                    self._messages.append(text)
-                case frames.Ping(payload):
-                    self.put(frames.pong_frame(payload))
-                case frames.Closed(code):
-                    self._answer_close(code)
-                case frames.Fault(code, reason):
-                    self._fault = PeerFault(code, reason)
-                case frames.Pong():
-                    pass
 
     def _answer_close(self, code: int) -> None:
         self._is_over = True
@@ -113,9 +113,7 @@ class Connection:
 
     async def _hear_out(self) -> None:
         """Reads until the peer has finished: closing a socket with unread bytes would destroy what is on its way."""
-        while not self._is_over or self._fault is not None:
-            self._fault = None
-            self._messages.clear()
+        while not self._is_over:
             try:
                 data = await self.stream.receive()
             except BROKEN:

@@ -120,11 +120,9 @@ class DeviceEndpoint:
     def _judge(self, knock: Knock) -> No | None:
         if knock.path.partition("?")[0] != "/device":
             return No(404, "Devices connect at /device.")
-        origin = knock.headers.get("origin")
-        # Of the same host: a page that this very host served.
-        if origin is None or origin in self._limits.origins or origin.partition("://")[2] == knock.host:
-            return None
-        return No(403, "This Origin is not in devices.origins.")
+        if knock.is_of_a_strange_page(self._limits.origins):
+            return No(403, "This Origin is not in devices.origins.")
+        return None
 
     # --- One visit ---------------------------------------------------------------------------------------------------
 
@@ -164,7 +162,7 @@ class DeviceEndpoint:
             raise NoSuchApp("No app with this app_key is served here.")
         if connect.registers:
             self._registrations.take(connection.stream.address)
-        await app.ledger.room()
+        await app.tenant.book.room()
         if self.is_draining:
             raise _Draining
         self._last_visit += 1
@@ -186,10 +184,13 @@ class DeviceEndpoint:
             welcome = await app.registrar.connect(hello, visit)
             visit.welcomed(welcome)
             await app.tenant.book.told()
-        except BaseException:
+        except BaseException as refusal:
             self._forget(visit)
             if welcome is not None:
                 app.registrar.leave(welcome.registration_id, visit.visit_id)
+            if isinstance(refusal, PushactorsError):
+                # What is refused may be refused because of something that is not durable yet (C2).
+                await app.tenant.book.told()
             raise
         return visit, welcome
 

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 import trio
@@ -29,6 +29,11 @@ class Knock:
     path: str
     host: str
     headers: Mapping[str, str]
+
+    def is_of_a_strange_page(self, origins: Collection[str] = ()) -> bool:
+        """Whether a browser asks for a page that is neither of `origins` nor served by this very host."""
+        origin = self.headers.get("origin")
+        return origin is not None and origin not in origins and origin.partition("://")[2] != self.host
 
 
 @dataclass(frozen=True, slots=True)

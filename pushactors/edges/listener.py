@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 BACKLOG = 4_096
 ACCEPTED_AT_ONCE = 64
 REST_S = 0.1
+COMPLAIN_EVERY_S = 1.0
 NOT_OURS = {errno.ECONNABORTED, errno.EPERM, errno.EPROTO, errno.EINTR, errno.EAGAIN}
 
 
@@ -71,6 +72,7 @@ class Listener:
         self._tally = tally
         self._by_address: Counter[str] = Counter()
         self._connections = 0
+        self._complained_at = -COMPLAIN_EVERY_S
         self._accepting = trio.CancelScope()
 
     async def run(self) -> None:
@@ -126,9 +128,8 @@ class Listener:
         except* trio.TooSlowError:
             self._tally.add("handshakes", "too_slow")
         except* Exception as failures:  # what a stranger can cause ends the stranger's connection only (law 1)
-            log.warning("A connection from %s failed: %r", address, failures.exceptions[0])
-            log.debug("The failure in full.", exc_info=failures)
             self._tally.add("connections_failed")
+            self._complain(address, failures)
         finally:
             self._connections -= 1
             self._by_address[address] -= 1
@@ -136,6 +137,14 @@ class Listener:
                 del self._by_address[address]
             with trio.CancelScope(shield=True):
                 await transport.aclose()
+
+    def _complain(self, address: str, failures: ExceptionGroup[Exception]) -> None:
+        # Not each of them: a log that strangers can fill at will is one more thing that they can fill.
+        now = trio.current_time()
+        if now - self._complained_at >= COMPLAIN_EVERY_S:
+            self._complained_at = now
+            log.warning("A connection from %s failed: %r (all are counted).", address, failures.exceptions[0])
+        log.debug("A connection failed.", exc_info=failures)
 
     async def _run_alone(self, stream: Stream) -> None:
         await self._serve(stream)

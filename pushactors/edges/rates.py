@@ -73,6 +73,8 @@ class Changes:
         now = trio.current_time()
         while at and at[0] <= now - self.WITHIN_S:
             at.popleft()
+        if not at:
+            del self._at[device_no]
         if len(at) >= self.MOST:
             wait_s = math.ceil(at[0] + self.WITHIN_S - now)
             raise TooFrequent(

@@ -20,7 +20,8 @@ from typing import Protocol
 import trio
 
 HEAD_BYTES = 16_384
-CHUNK_BYTES = 65_536
+# Through TLS nobody sees less than this go; a peer that takes so much in a heartbeat is not stuck.
+CHUNK_BYTES = 16_384
 # What one peer says in one turn, and so how long it keeps the others waiting.
 READ_BYTES = 16_384
 BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
@@ -30,6 +31,7 @@ class Transport(Protocol):
     """What carries the bytes: a socket, TLS over one, or memory."""
 
     async def send_all(self, data: bytes | memoryview) -> None: ...
+    async def wait_send_all_might_not_block(self) -> None: ...
     async def receive_some(self, max_bytes: int) -> bytes | bytearray: ...
     async def aclose(self) -> None: ...
 
@@ -166,11 +168,12 @@ class Stream(trio.abc.Stream):
             while self._outgoing:
                 data = memoryview(b"".join(self._outgoing))
                 self._outgoing = []
-                for start in range(0, len(data), CHUNK_BYTES):
-                    chunk = data[start : start + CHUNK_BYTES]
-                    await self._transport.send_all(chunk)
-                    self.outgoing_bytes -= len(chunk)
-                    self.blocked_since = trio.current_time()
+                while data:
+                    sent = await self._send_some(data)
+                    data = data[sent:]
+                    self.outgoing_bytes -= sent
+                    if sent:
+                        self.blocked_since = trio.current_time()
         except BROKEN:
             self._break()
         finally:
@@ -178,6 +181,16 @@ class Stream(trio.abc.Stream):
         self._was_emptied()
         if self.on_drained is not None and not self._is_broken:
             self.on_drained()
+
+    async def _send_some(self, data: memoryview) -> int:
+        """Sends some of it, or waits for the moment when that may be possible; how many bytes."""
+        if self._send_nowait is None:
+            await self._transport.send_all(data[:CHUNK_BYTES])
+            return min(len(data), CHUNK_BYTES)
+        sent: int = self._send_nowait(data[:CHUNK_BYTES])
+        if not sent:
+            await self._transport.wait_send_all_might_not_block()
+        return sent
 
     def _was_emptied(self) -> None:
         self.blocked_since = None

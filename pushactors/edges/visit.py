@@ -170,7 +170,9 @@ class DeviceVisit:
             if text is None:
                 self._has_left = True
                 return
-            await self._app.ledger.room()
+            await self._app.tenant.book.room()
+            if self._ending is not None:
+                return
             await self._take(text)
             # What it said while it was kept waiting is not read yet: it was not silent.
             self._connection.last_heard = trio.current_time()
@@ -259,6 +261,8 @@ class DeviceVisit:
             frame = result_frame(request.id, result)
         except PushactorsError as error:
             self._tally.add("refused", type(error).__name__)
+            # What is refused may be refused because of something that is not durable yet (C2).
+            await self._app.tenant.book.told()
             frame = error_frame(request.id, error)
         self._connection.put_text(frame)
         if request.method == "unregister":
@@ -278,7 +282,7 @@ class DeviceVisit:
         if (wanted or None) == registration.alias:
             return {"alias": registration.alias, "previous": registration.alias}
         self._changes.check(self._device_no)
-        previous = await self._app.router.set_alias(self._id, Alias(wanted))
+        previous = await self._app.router.set_alias(self._id, Alias(wanted), self._visit_id)
         self._changes.count(self._device_no)
         return {"alias": wanted or None, "previous": previous}
 
@@ -299,7 +303,7 @@ class DeviceVisit:
         tags = self._app.router.find(self._id).tags
         if change.of(tags) != tags:
             self._changes.check(self._device_no)
-            tags = await self._app.router.set_tags(self._id, change)
+            tags = await self._app.router.set_tags(self._id, change, self._visit_id)
             self._changes.count(self._device_no)
         return {"tags": tags}
 
@@ -309,7 +313,7 @@ class DeviceVisit:
 
     async def _unregister(self, params: dict[str, object]) -> object:
         structure(wire.Nothing, params)
-        await self._app.registrar.delete(self._id)
+        await self._app.registrar.delete(self._id, self._visit_id)
         return None
 
     # --- Looks -------------------------------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ from tests.actors.world import (
     seeded_order,
 )
 
-LIVES = 3
+LIVES = 4
 PHONES = 5
 FAULTS = ("enter", "arrive", "leave", "acknowledge", "mark", "rebind", "expire", "next_to_send", "decline")
 REFUSED = (AliasFull, NoTarget, NoSuchDevice)
@@ -131,7 +131,7 @@ class Crowd:
             for each in work:
                 self._working += 1
                 self.world.nursery.start_soon(self.work, each)
-            if life < LIVES - 1:
+            if life % 2 == 0:
                 for _ in range(self.chance.randrange(50, 600)):
                     await trio.lowlevel.checkpoint()
             else:
@@ -149,7 +149,7 @@ class Crowd:
             self.phones = [Phone(self.world) for _ in range(PHONES)]
         for phone in self.phones:
             phone.move(self.world)
-        self._working = 0
+        self._working, self._done = 0, trio.Event()
         await self.check_what_was_told()
 
     async def stop(self) -> None:
@@ -230,21 +230,26 @@ class Crowd:
     async def connect(self, phone: Phone) -> None:
         before = getattr(phone, "visit", None)
         alias = self.chance.choice((None, None, ALICE, BOB, NOBODY))
-        change = Change(alias, self.tick())
-        binding = self.binding(phone)
+        change, binding = Change(alias or None, self.tick()), self.binding(phone)
+        known = self.facts.changes.setdefault(phone._registration_id, []) if phone._registration_id else []
+        if alias is not None:
+            known.append(change)
         try:
             await phone.arrive(alias=alias, install_key=self.key(phone) if phone._registration_id is None else None)
-        except NoSuchDevice:
-            phone._registration_id = phone.secret = None
-            if before is not None:
-                before.end(Ending.REMOVED)
+        except (*REFUSED, InternalError) as refused:
+            if alias is not None:
+                known.remove(change)
+            if isinstance(refused, NoSuchDevice):
+                phone._registration_id = phone.secret = None
+                if before is not None:
+                    before.end(Ending.REMOVED)
             raise
         visit = phone.visit
         assert isinstance(visit, Timed)
         self.visits.append((phone.registration_id, visit))
-        if alias is not None:
-            change.alias, change.told = alias or None, self.tick()
-            change.is_another = binding not in (None, self.binding(phone))
+        change.told = self.tick()
+        change.is_another = binding not in (None, self.binding(phone))
+        if alias is not None and change not in known:
             self.facts.changes.setdefault(phone.registration_id, []).append(change)
         if before in [each for _, each in self.visits] and self.chance.random() < 0.5:
             self.world.app.registrar.leave(phone.registration_id, before.visit_id)  # the late goodbye
@@ -269,7 +274,7 @@ class Crowd:
         self.facts.changes.setdefault(phone.registration_id, []).append(change)
         binding = self.binding(phone)
         try:
-            previous = await self.world.app.router.set_alias(phone.registration_id, alias)
+            previous = await self.world.app.router.set_alias(phone.registration_id, alias, phone.visit.visit_id)
             visit.is_answered = visit.is_answered and previous == (alias or None)
             change.is_another = self.binding(phone) != binding
             await self.world.told()
@@ -305,14 +310,14 @@ class Crowd:
 
     async def administrator(self) -> None:
         router = self.world.app.router
-        for _ in range(15):
+        for _ in range(40):
             await self.pause()
             registered = [phone for phone in self.phones if phone._registration_id is not None]
             if not registered:
                 continue
             phone, alias = self.chance.choice(registered), self.chance.choice((ALICE, BOB, NOBODY))
             try:
-                if self.chance.random() < 0.1:
+                if self.chance.random() < 0.05:
                     registration_id = phone.registration_id
                     await self.world.app.registrar.delete(registration_id)
                     await self.world.told()
@@ -365,6 +370,8 @@ class Crowd:
         await self.check_reports(list(self.facts.pushed))
         by_id = {device.row.registration_id: device.row for device in self.disk.devices.values()}
         for registration_id, changes in self.facts.changes.items():
+            if not changes:
+                continue
             last, row = changes[-1], by_id.get(registration_id)
             is_last = all(each.told is not None and each.told < last.began for each in changes[:-1])
             if row is not None and last.told is not None and is_last:

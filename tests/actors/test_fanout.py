@@ -814,6 +814,7 @@ async def test_a_target_that_crashes_over_the_newcomer_is_rebuilt_with_all_that_
             await wait_all_tasks_blocked()
             assert list(store._shared.pushes) == [msg_id]
         await world.told()
+        await wait_all_tasks_blocked()
         assert await phones[-1].state(msg_id) == "fenced"
         for_bob = await world.push(alias=BOB)
         await phones[-1].connect()

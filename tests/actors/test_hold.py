@@ -29,14 +29,14 @@ def test_a_visit_begins_with_a_connect_that_is_not_answered(visit: RecordingVisi
     assert hold.is_on
     hold.answer(visit)
     assert not hold.is_on
-    hold.renew()
+    hold.renew(ONE)
     assert hold.is_on
 
 
 def test_whoever_asks_waits_for_the_answer(visit: RecordingVisit) -> None:
     """C14"""
     hold = answered(visit)
-    hold.ask()
+    hold.ask(ONE)
     assert hold.is_on
     hold.answer(visit)
     assert not hold.is_on
@@ -77,6 +77,17 @@ def test_what_an_earlier_visit_was_not_told_the_next_one_is_not_told_either(visi
     hold = Hold()
     hold.change(ONE)
     hold.changed(ONE, ALICE, visit)
-    hold.renew()
+    hold.renew(ONE)
     hold.answer(visit)
     assert (hold.is_on, visit.told) == (False, [])
+
+
+def test_a_change_that_came_before_the_question_is_told_before_the_answer(visit: RecordingVisit) -> None:
+    """C14: else the device would believe the alias that it had before its own change."""
+    hold = answered(visit)
+    hold.change(ONE)
+    hold.ask(TWO)
+    hold.changed(ONE, BOB, visit)
+    assert visit.told == [BOB]
+    hold.answer(visit)
+    assert visit.told == [BOB]

@@ -9,6 +9,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from pushactors.actors import ledger as ledger_module
+from pushactors.actors import unit as unit_module
 from pushactors.actors.ledger import Ledger
 from pushactors.actors.tally import Tally
 from pushactors.actors.unit import Book, Unit
@@ -331,11 +332,11 @@ async def test_there_is_room_until_too_much_is_decided_ahead_of_the_disk(
     office: Office, monkeypatch: pytest.MonkeyPatch, nursery: trio.Nursery
 ) -> None:
     """C24: memory is bounded; the edges stop reading."""
-    monkeypatch.setattr(ledger_module, "ROWS_DECIDED_AHEAD", 10)
+    monkeypatch.setattr(unit_module, "ROWS_DECIDED_AHEAD", 10)
     entered: list[str] = []
 
     async def enter(name: str) -> None:
-        await office.ledger.room()
+        await office.ledger.book(ONE).room()
         entered.append(name)
 
     with office.store.held("commit"):
@@ -357,11 +358,11 @@ async def test_there_is_room_until_too_much_is_decided_ahead_of_the_disk(
 async def test_room_is_made_by_what_leaves_and_not_by_what_is_taken(
     office: Office, monkeypatch: pytest.MonkeyPatch, nursery: trio.Nursery
 ) -> None:
-    monkeypatch.setattr(ledger_module, "ROWS_DECIDED_AHEAD", 10)
+    monkeypatch.setattr(unit_module, "ROWS_DECIDED_AHEAD", 10)
     entered: list[str] = []
 
     async def enter() -> None:
-        await office.ledger.room()
+        await office.ledger.book(ONE).room()
         entered.append("in")
 
     with office.store.held("commit"):

@@ -357,7 +357,7 @@ async def test_a_connect_that_meets_a_directory_that_is_loaded_anew_is_granted(k
             world.nursery.start_soon(connect)
             await wait_all_tasks_blocked()
             with faulty(Directory, "set_alias"), pytest.raises(InternalError):
-                await world.app.router.set_alias(other.registration_id, BOB)
+                await world.app.router.set_alias(other.registration_id, BOB, other.visit.visit_id)
             await wait_all_tasks_blocked()
         await wait_all_tasks_blocked()
         assert refused == []

@@ -19,7 +19,7 @@ from pushactors.domain.aliases import TAGS_MAX, AliasFullPolicy, Directory
 from pushactors.domain.audience import Audience
 from pushactors.errors import AliasFull, InternalError, Invalid, NoSuchDevice, NoTarget
 from pushactors.stores.contract import AliasChanged, TagsChanged
-from pushactors.wire.ids import Alias, MsgId, RegistrationId, Tag
+from pushactors.wire.ids import Alias, MsgId, RegistrationId, Tag, VisitId
 from tests.actors.world import (
     ALICE,
     BOB,
@@ -144,7 +144,7 @@ async def test_a_device_without_an_actor_is_changed_too(world: World) -> None:
 @pytest.mark.parametrize(
     "ask",
     [
-        lambda router: router.set_alias(NO_ONE, ALICE),
+        lambda router: router.set_alias(NO_ONE, ALICE, VisitId(1)),
         lambda router: router.set_tags(NO_ONE, TagChange((NEWS,))),
         lambda router: router.change(NO_ONE, ALICE, NO_TAG_CHANGE),
         lambda router: router.mailbox(NO_ONE),

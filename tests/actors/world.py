@@ -607,7 +607,7 @@ class Phone:
     async def ask_for_alias(self, alias: Alias) -> Alias | None:
         """A change of alias that is decided, durable, and about to be answered."""
         was = self.rooms.router.find(self.registration_id).alias
-        previous = await self.rooms.router.set_alias(self.registration_id, alias)
+        previous = await self.rooms.router.set_alias(self.registration_id, alias, self.visit.visit_id)
         if (alias or None) != was:
             self.visit.is_answered = False
         await self.rooms.tenant.book.told()

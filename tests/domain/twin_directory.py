@@ -110,7 +110,7 @@ class DirectoryWalk:
             assert found is not None, f"{what}: {fact['id']} is lost"
             assert (found.alias, found.binding) == (fact["alias"], fact["binding"]), f"{what}: {fact}"
             assert sorted(found.tags) == sorted(fact["tags"]), f"{what}: {fact}"
-            assert [tag for tag in TAGS if table.has_tag(found, tag)] == sorted(fact["tags"]), f"{what}: {fact}"
+            assert [tag for tag in TAGS if (found in table.tagged(tag))] == sorted(fact["tags"]), f"{what}: {fact}"
 
     def _compare_page(self, what: str) -> None:
         after = self.random.choice((None, STRANGE_ID, RegistrationId(""), self._some_id()))

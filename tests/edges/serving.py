@@ -7,6 +7,7 @@ depends on how long something takes: `LIMIT_S` only turns a test that would wait
 from __future__ import annotations
 
 import base64
+import resource
 import secrets
 import socket
 import ssl
@@ -78,6 +79,11 @@ async def until_true(ask: Callable[[], Awaitable[bool]], what: str = "this", wit
         while not await ask():  # noqa: ASYNC110
             await trio.sleep(LOOK_AGAIN_S)
     assert not limit.cancelled_caught, f"{what} did not come about within {within_s} s"
+
+
+def resident_bytes() -> int:
+    """What the process has of the machine's memory now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def basic(key: str, secret: str) -> dict[str, str]:

@@ -10,7 +10,7 @@ import pytest
 import trio
 from wsproto.frame_protocol import Opcode
 
-from pushactors.actors import ledger
+from pushactors.actors import unit
 from pushactors.edges import apps
 from pushactors.edges.apps import MAX_MESSAGE_BYTES
 from tests.edges.serving import (
@@ -28,6 +28,7 @@ from tests.edges.serving import (
     basic,
     close,
     frame,
+    resident_bytes,
     result_of,
     serving,
     text,
@@ -119,6 +120,29 @@ async def test_two_secrets_are_valid_while_one_replaces_the_other() -> None:
 async def test_the_subprotocol_is_named_when_offered(house: House) -> None:
     headers = {**basic(APP, SECRET), "Sec-WebSocket-Protocol": "pushactors.v1"}
     assert (await house.knock("apps", "/app", headers)).headers["sec-websocket-protocol"] == "pushactors.v1"
+
+
+async def test_a_page_in_a_browser_is_no_app_server_unless_it_is_of_the_same_host(house: House) -> None:
+    # The protocol speaks of an Origin before it tells the two endpoints apart. A browser adds the credentials that it
+    # knows for a host to whatever page asks for it.
+    for origin in ("https://evil.net", "null"):
+        answer = await house.knock("apps", "/app", {**basic(APP, SECRET), "Origin": origin}, "push.example.org")
+        assert answer.status == 403
+    same = {**basic(APP, SECRET), "Origin": "https://push.example.org"}
+    assert (await house.knock("apps", "/app", same, "push.example.org")).status == 101
+
+
+async def test_who_comes_while_the_server_stops_is_told_when_to_come_back() -> None:
+    async with serving(drain_s=0) as house, trio.open_nursery() as nursery:
+        # A peer that does not close holds the end up for the length of a farewell.
+        stays, late = await house.app(), AppServer(await house.stream("apps"))
+        await stays.ping()
+        nursery.start_soon(house.node.stop)
+        await until(lambda: house.node._app_endpoint._is_stopping)
+        await late.knock("/app", basic(APP, SECRET))
+        assert late.status == 503
+        assert int(late.headers["retry-after"]) >= 1
+        await stays.hear_end()
 
 
 async def test_refusals_are_counted(house: House) -> None:
@@ -475,7 +499,7 @@ async def test_a_peer_that_never_reads_its_answers_is_let_go() -> None:
 
 
 async def test_while_the_disk_is_far_behind_nothing_more_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger, "ROWS_DECIDED_AHEAD", 100)
+    monkeypatch.setattr(unit, "ROWS_DECIDED_AHEAD", 100)
     store = StubbornStore()
     async with serving(store=store) as house:
         app, device = await house.app(), await house.device()
@@ -483,7 +507,7 @@ async def test_while_the_disk_is_far_behind_nothing_more_is_read(monkeypatch: py
         requests = [app.request("push", {"audience": "all", "notification": HELLO}) for _ in range(1_000)]
         await app.say(*requests)
         await trio.testing.wait_all_tasks_blocked(0.05)
-        assert house.node._ledger._rows_ahead < 200
+        assert house.node._apps.all()[0].tenant.book._rows_ahead < 200
         store.go_on()
         for request in requests:
             result_of(await app.answer_to(request))
@@ -504,6 +528,50 @@ async def test_too_many_open_requests_are_not_read(monkeypatch: pytest.MonkeyPat
         store.go_on()
         for request in requests:
             result_of(await app.answer_to(request))
+
+
+async def many_tags(house: House) -> None:
+    """Devices that are 80 kB to list."""
+    for number in range(20):
+        await house.device(tags=[f"{number:02}-{each:03}-{'x' * 33}" for each in range(100)])
+
+
+async def test_what_waits_to_be_sent_to_one_peer_is_bounded_whatever_it_asks(
+    house: House, app: AppServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # C12: the answers to one batch are bounded as well: a thousand of them could be gigabytes.
+    most = 1 << 20
+    monkeypatch.setattr(apps, "MAX_OUTGOING_BYTES", most)
+    await many_tags(house)
+    app = await house.app()
+    await app.ping()
+    largest = 0
+    session = list(house.node._app_endpoint._sessions)[-1]
+    await app.say([app.request("devices.list") for _ in range(200)])
+    with trio.move_on_after(1.5):
+        while len(house.node._app_endpoint) == 2:
+            largest = max(largest, session._connection.stream.outgoing_bytes)
+            await trio.lowlevel.checkpoint()
+    assert largest < 3 * most
+
+
+async def test_what_waits_for_the_disk_to_be_told_to_one_peer_is_bounded() -> None:
+    store = StubbornStore()
+    async with serving(store=store) as house:
+        await many_tags(house)
+        app, other = await house.app(), await house.app()
+        store.hold()
+        # Something is decided and not durable, so what is asked now is told later.
+        await other.say(other.request("push", {"audience": "all", "notification": HELLO}))
+        before = resident_bytes()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(app.say, *[app.request("devices.list") for _ in range(1_500)])
+            await trio.testing.wait_all_tasks_blocked(0.1)
+            grown = resident_bytes() - before
+            store.go_on()
+            for _ in range(1_500):
+                await app.hear()
+        assert grown < 64 << 20
 
 
 async def test_a_large_answer_arrives_whole(house: House, app: AppServer) -> None:

@@ -11,7 +11,7 @@ import trio
 import trio.testing
 from wsproto.frame_protocol import Opcode
 
-from pushactors.actors import ledger
+from pushactors.actors import unit
 from pushactors.actors.tenant import Limits
 from pushactors.domain.aliases import AliasFullPolicy
 from pushactors.edges.devices import MAX_MESSAGE_BYTES
@@ -460,12 +460,21 @@ async def test_an_alias_that_is_full_refuses_the_whole_connect() -> None:
         here = await house.device(alias="B", tags=["x"])
         credentials = {"registration_id": here.id, "device_secret": here.secret}
         assert await refused(house, **credentials, alias="A", tags=["y"]) == (6027, "alias_full", 4502)
+        # Nor is an install key used up by it.
+        assert await refused(house, alias="A", install_key="my-install-key") == (6027, "alias_full", 4502)
         await here.quiet()
         assert await here.call("alias.get") == {"alias": "B"}
         assert await here.call("tags.get") == {"tags": ["x"]}
         # Who has it already keeps it.
         await house.back(held[0], alias="A")
         assert len((await app.call("aliases.get", alias="A"))["registration_ids"]) == 2
+
+
+async def test_an_alias_is_on_ten_devices_unless_the_app_says_otherwise(house: House) -> None:
+    for _ in range(10):
+        await house.device(alias="A")
+    assert await refused(house, alias="A") == (6027, "alias_full", 4502)
+    assert await registered(house) == 10
 
 
 async def test_an_alias_that_is_full_may_be_taken_from_who_is_away_longest() -> None:
@@ -738,7 +747,7 @@ async def test_who_connects_while_the_server_drains_gets_no_visit() -> None:
 async def test_who_waits_for_the_disk_when_the_server_begins_to_drain_gets_no_visit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(ledger, "ROWS_DECIDED_AHEAD", 0)
+    monkeypatch.setattr(unit, "ROWS_DECIDED_AHEAD", 0)
     store = StubbornStore()
     async with serving(drain_s=0, store=store) as house, trio.open_nursery() as nursery:
         app, stays, visitor = await house.app(), await house.device(), await house.visitor()
@@ -746,7 +755,7 @@ async def test_who_waits_for_the_disk_when_the_server_begins_to_drain_gets_no_vi
         store.hold()
         # Too much is decided and not yet durable: the edges stop reading.
         await app.say(app.request("push", {"audience": "all", "notification": {"alert": "held"}}))
-        await until(lambda: not house.node._ledger._room.is_set())
+        await until(lambda: house.node._apps.all()[0].tenant.book._rows_ahead > 0)
         await visitor.say(visitor.request("connect", {"app_key": APP}))
         await trio.testing.wait_all_tasks_blocked(0.05)
         nursery.start_soon(house.node.stop)
