@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import re
 import tomllib
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pushactors import config
+from pushactors import config, settings
+from pushactors.actors import upkeep
+from pushactors.actors.numbers import BLOCK
+from pushactors.actors.tenant import Limits
+from pushactors.actors.unit import ROWS_DECIDED_AHEAD
 from pushactors.domain.message import Mark, Verdict
+from pushactors.edges import apps, connection, devices, frames, stream
+from pushactors.edges.rates import Changes
+from pushactors.edges.visit import FILLED_WITH_MESSAGES
+from pushactors.stores.contract import REPORT_KEPT_DAYS
+from pushactors.wire import app as wire_app
+from pushactors.wire import codec, ids, jsonrpc
+from pushactors.wire import device as wire_device
 from pushactors.wire.closing import Closing
 from pushactors.wire.jsonrpc import NAMES
 
@@ -74,3 +87,176 @@ def test_every_decision_has_its_three_parts() -> None:
         assert re.match(rf"# {int(document.name[:4])}\. ", text), document.name
         for part in ("**Question.**", "**Choice.**", "**What would change our mind.**"):
             assert part in text, f"{document.name} lacks {part}"
+
+
+# --- The protocol says what the wire does ------------------------------------------------------------------------
+
+PROTOCOL = (ROOT / "docs" / "protocol.md").read_text()
+CONTRACT = (ROOT / "docs" / "contract.md").read_text()
+
+
+def methods_of(file: str) -> set[str]:
+    """The methods that an edge takes, from its table."""
+    source = (ROOT / "pushactors" / "edges" / file).read_text()
+    return set(re.findall(r'^ {12}"([a-z.]+)": self\._', source, re.MULTILINE))
+
+
+def methods_in(title: str) -> set[str]:
+    """The methods in the first cells of the tables of a section, those of the next version left out."""
+    text = PROTOCOL.partition(f"\n## {title}\n")[2].partition("\n## ")[0].partition("**Next version:**")[0]
+    [table] = re.findall(r"\| (?:request|method) \| params \| result \|\n((?:\|.*\n)+)", text)
+    rows = table.splitlines()[1:]
+    return {name for row in rows for name in re.findall(r"`([a-z.]+)`", row.split("|")[1])}
+
+
+def test_every_method_stands_in_the_protocol_and_no_other() -> None:
+    assert methods_in("App servers") == methods_of("methods.py")
+    assert methods_in("Devices") == methods_of("visit.py") | {"connect"}
+
+
+@pytest.mark.parametrize(
+    "cls",
+    [
+        wire_app.Audience,
+        wire_app.Options,
+        wire_app.PushParams,
+        wire_app.PushAnswer,
+        wire_app.Report,
+        wire_app.Status,
+        wire_app.DeviceSet,
+        wire_app.TagHolders,
+        wire_device.Connect,
+        wire_device.ConnectResult,
+        wire_device.MessageNote,
+        wire_device.Goodbye,
+    ],
+    ids=lambda cls: cls.__name__,
+)
+def test_every_member_stands_in_the_protocol(cls: Any) -> None:
+    # The verdicts of a report are named by their number.
+    verdicts = {verdict.word for verdict in Verdict}
+    for field in fields(cls):
+        assert field.name in verdicts or re.search(rf"[`\"]{field.name}[`\"]", PROTOCOL), field.name
+
+
+@pytest.mark.parametrize(
+    ("words", "number"),
+    [
+        ("arrays of 1 to {} entries", jsonrpc.MAX_BATCH),
+        ("nested deeper than {} levels", codec.DEPTH),
+        ("in more than {} pieces", frames.MAX_FRAGMENTS),
+        ("while {} frames are not answered", apps.OPEN_AT_MOST),
+        ("from a device {} KiB, from an app server 1 MiB", devices.MAX_MESSAGE_BYTES // 1024),
+        ("`msg_ids` (≤ {})", wire_app.MAX_REPORTS),
+        ("`registration_ids` (≤ {})", wire_app.MAX_NAMES),
+        ("`limit`? (≤ {}) | `devices`", wire_app.MAX_DEVICES),
+        ("`limit`? (≤ {}) | `pushes`", wire_app.MAX_PUSHES),
+        ("`tag_not` (≤ {} each)", wire_app.MAX_AUDIENCE_TAGS),
+        ("together at most {} bytes of JSON", wire_app.PAYLOAD_BYTES),
+        ("at most {} bytes of UTF-8: letters", ids.NAME_BYTES),
+        ("At most {} tags a device", wire_device.MAX_TAGS),
+        ("1 to {} bytes of printable text", ids.CID_BYTES),
+        ("more than {} alias or tag changes in 10 s", Changes.MOST),
+        ("the server waits {} s for that of the peer", int(connection.FAREWELL_S)),
+    ],
+)
+def test_the_numbers_of_the_protocol_are_those_of_the_code(words: str, number: int) -> None:
+    assert words.format(number) in re.sub(r"\s+", " ", PROTOCOL)
+
+
+# --- The contract says what is promised --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "number"),
+    [
+        ("Seconds, 0 to {}", wire_app.TTL_MAX_S),
+        ("; {} unless said. It runs from acceptance", wire_app.TTL_DEFAULT_S),
+        ("`offline_limit` ({} unless said)", Limits().offline_limit),
+        ("`backlog_limit` ({}) what waits", Limits().backlog_limit),
+        ("at most `window` ({} unless said)", Limits().window),
+        ("may be on several devices ({}, unless", Limits().alias_limit),
+        ("`device_expiry_days` ({} unless said)", Limits().device_expiry_days),
+        ("kept {} days after the push's last event", REPORT_KEPT_DAYS),
+        ("`ack_timeout` ({} s unless said)", settings.Devices().ack_timeout),
+        ("by default {} at once", settings.Devices().registrations_burst),
+        ("and {} a second after that", settings.Devices().registrations_per_s),
+        # What a peer can cost.
+        ("| {} KiB of request head", stream.HEAD_BYTES // 1024),
+        ("| what was read and not looked at yet | {} KiB |", stream.READ_BYTES // 1024),
+        ("| an unfinished message | {} KiB", devices.MAX_MESSAGE_BYTES // 1024),
+        ("in at most {} pieces", frames.MAX_FRAGMENTS),
+        ("| {} MiB, in at most", apps.MAX_MESSAGE_BYTES >> 20),
+        ("`outgoing_buffer_bytes` ({} KiB) and one frame", settings.Devices().outgoing_buffer_bytes // 1024),
+        ("Messages fill a quarter of it, and wait{}", ""),
+        ("| {} MiB, and one answer to a batch", apps.MAX_OUTGOING_BYTES >> 20),
+        ("one answer to a batch ({} MiB and its last entry)", apps.MAX_REPLY_BYTES >> 20),
+        ("Over {} MiB no further request is read", apps.READING_BELOW_BYTES >> 20),
+        ("| {} frames: then no further one is read", apps.OPEN_AT_MOST),
+        ("`window` ({}) on the wire", Limits().window),
+        ("with a content of at most {} bytes each", wire_app.PAYLOAD_BYTES),
+        ("may have decided {:,} rows ahead", ROWS_DECIDED_AHEAD),
+    ],
+)
+def test_the_numbers_of_the_contract_are_those_of_the_code(words: str, number: object) -> None:
+    assert words.format(number) in re.sub(r"\s+", " ", CONTRACT)
+
+
+def test_messages_fill_a_quarter_of_the_buffer() -> None:
+    assert FILLED_WITH_MESSAGES == 1 / 4
+
+
+def test_what_comes_with_the_next_version_is_not_there_yet() -> None:
+    # When it comes, these documents must no longer say so.
+    for method in ("push.recall", "receipts.subscribe"):
+        assert method not in methods_of("methods.py")
+    assert "deliver_within" not in {field.name for field in fields(wire_app.Options)}
+    assert "alias_token" not in {field.name for field in fields(wire_device.Connect)}
+
+
+# --- Decisions and the tour --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("document", "words", "holds"),
+    [
+        ("0012", "Twice a second one task asks", upkeep.ROUND_S == 0.5),
+        ("0012", "at most a thousand rows at a time", upkeep.DUE_AT_ONCE == 1_000),
+        ("0012", "A round looks back a minute", upkeep.LOOK_BACK_MS == 60_000),
+        ("0013", "A start reserves a million", BLOCK == 1_000_000),
+        ("0015", "50,000 rows ahead of the disk", ROWS_DECIDED_AHEAD == 50_000),
+        ("0002", "at most 1024 messages", not settings.between(1, 1024).is_kept(1025)),
+    ],
+)
+def test_the_numbers_of_a_decision_are_those_of_the_code(document: str, words: str, holds: bool) -> None:
+    [path] = (ROOT / "docs" / "decisions").glob(f"{document}-*.md")
+    assert words in re.sub(r"\s+", " ", path.read_text())
+    assert holds
+
+
+def test_decisions_are_numbered_without_a_gap() -> None:
+    numbers = [int(path.name[:4]) for path in sorted((ROOT / "docs" / "decisions").glob("*.md"))]
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_the_tour_leads_through_every_room() -> None:
+    tour = README.partition("A tour of the house")[2]
+    house = ROOT / "pushactors"
+    rooms = [path for path in house.iterdir() if path.is_dir() and (path / "__init__.py").exists()]
+    files = [path for path in house.glob("*.py") if path.name != "__init__.py"]
+    for room in (*rooms, *files):
+        path = room.relative_to(ROOT).as_posix() + ("/" if room.is_dir() else "")
+        assert f"]({path})" in tour, f"The tour of README.md does not come by {path}."
+
+
+def test_the_readme_shows_the_doors_as_they_are() -> None:
+    assert "`errors ← wire.ids ← domain ← stores.contract ← actors ← edges ← node ← cli`" in README
+
+
+def test_the_changelog_names_every_command() -> None:
+    arguments = (ROOT / "pushactors" / "cli" / "arguments.py").read_text()
+    commands = set(re.findall(r'add(?:_for_app)?\("(\w+)"', arguments))
+    assert len(commands) == 7
+    named = (ROOT / "CHANGELOG.md").read_text()
+    for command in commands:
+        assert f"`{command}`" in named or f"`pushactors {command}`" in named

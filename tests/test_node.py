@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from pushactors.actors import ledger
+from pushactors.actors import unit
 from pushactors.actors.tenant import Limits
 from pushactors.edges import devices
 from pushactors.errors import StoreBusy, StoreFailure, StoreUnusable
@@ -575,14 +575,14 @@ async def test_who_is_just_coming_in_when_its_app_goes_is_let_go() -> None:
 
 
 async def test_who_waits_for_the_disk_when_its_app_goes_gets_no_visit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger, "ROWS_DECIDED_AHEAD", 0)
+    monkeypatch.setattr(unit, "ROWS_DECIDED_AHEAD", 0)
     store = StubbornStore()
     async with serving(store=store) as house:
-        device, visitor = await house.device(), await house.visitor()
+        device, visitor = await house.device(app_key=OTHER), await house.visitor()
         store.hold()
         # Too much is decided and not yet durable: the edges stop reading.
         await device.say(device.request("alias.set", {"alias": "A"}))
-        await until(lambda: not house.node._ledger._room.is_set())
+        await until(lambda: house.rows_ahead(OTHER) > 0)
         await visitor.say(visitor.request("connect", {"app_key": OTHER}))
         await trio.testing.wait_all_tasks_blocked(0.05)
         await house.node.serve_apps(app_plans()[:1])

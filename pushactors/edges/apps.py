@@ -43,10 +43,11 @@ from pushactors.wire.jsonrpc import (
 log = logging.getLogger(__name__)
 
 MAX_MESSAGE_BYTES = 1 << 20
-# What waits for a peer that does not read; beyond this it is let go.
+# What waits for a peer that does not read; beyond this it is let go. The answers to one batch fill half of it at most,
+# and one more answer: 1,000 reports of 100 pushes are some 20 MB.
 MAX_OUTGOING_BYTES = 64 << 20
-# The answers to one batch, of which one more may come on top: 1,000 reports of 100 pushes are some 20 MB.
-MAX_REPLY_BYTES = 24 << 20
+# Answers that wait for the disk to be told; beyond this no more is asked.
+MAX_UNTOLD_BYTES = 8 << 20
 READING_BELOW_BYTES = 1 << 20
 OPEN_AT_MOST = 4_096
 UNAUTHORIZED = No(
@@ -161,6 +162,7 @@ class AppSession:
         self._is_between_frames = False
         self._is_reading = False
         self._open = 0
+        self._untold_bytes = 0
         self._fewer = trio.Event()
         self._pinged_at = 0.0
 
@@ -214,8 +216,8 @@ class AppSession:
                     await trio.lowlevel.checkpoint()
 
     async def _answered(self, below: int) -> None:
-        """Returns when fewer frames than that are open."""
-        while self._open >= below:
+        """Returns when fewer frames than that are open, and not too much waits to be told."""
+        while self._open >= below or self._untold_bytes > MAX_UNTOLD_BYTES:
             self._fewer = trio.Event()
             await self._fewer.wait()
 
@@ -252,9 +254,14 @@ class AppSession:
     def _tell(self, request: Request, result: Result, answer: Callable[[bytes], None]) -> None:
         frame = result_frame(request.id, result.value)
         if result.waits:
-            self.app.tenant.book.after(lambda: answer(frame))
+            self._untold_bytes += len(frame)
+            self.app.tenant.book.after(partial(self._tell_now, frame, answer))
         else:
             answer(frame)
+
+    def _tell_now(self, frame: bytes, answer: Callable[[bytes], None]) -> None:
+        self._untold_bytes -= len(frame)
+        answer(frame)
 
     def look(self) -> None:
         """Ends the session if its peer is silent or does not read; asks for a sign of life when it is due (C12)."""
@@ -284,7 +291,7 @@ class _Reply:
 
     @property
     def is_full(self) -> bool:
-        return self._bytes > MAX_REPLY_BYTES
+        return self._bytes > MAX_OUTGOING_BYTES // 2
 
     def put(self, place: int, answer: bytes) -> None:
         self._bytes += len(answer)

@@ -37,6 +37,7 @@ class Connection:
         self.max_outgoing_bytes = max_outgoing_bytes
         self._reader = frames.FrameReader(max_message_bytes)
         self._frames = 0
+        self._fault: PeerFault | None = None
         self._is_over = False
         self._is_closed_by_us = False
 
@@ -61,7 +62,7 @@ class Connection:
 
     async def receive(self) -> str | None:
         """The peer's next text message; None when it has closed, or is gone. Raises `PeerFault`."""
-        while True:
+        while self._fault is None:
             for event in self._reader.events():
                 self._frames += 1
                 if self._frames % FRAMES_A_TURN == 0:
@@ -74,12 +75,14 @@ class Connection:
                     case frames.Closed(code):
                         self._answer_close(code)
                     case frames.Fault(code, reason):
-                        raise PeerFault(code, reason)
+                        self._fault = PeerFault(code, reason)
                     case frames.Pong():
                         pass
             if self._is_over:
                 return None
-            await self._read()
+            if self._fault is None:
+                await self._read()
+        raise self._fault
 
     async def _read(self) -> None:
         try:

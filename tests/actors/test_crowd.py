@@ -23,7 +23,7 @@ from pushactors.actors.router import NO_TAG_CHANGE
 from pushactors.actors.tenant import Limits
 from pushactors.actors.visits import Ending
 from pushactors.domain.message import Mark, Message
-from pushactors.errors import ActorCrashed, AliasFull, CidReused, InternalError, NoSuchDevice, NoTarget
+from pushactors.errors import ActorCrashed, AliasFull, CidReused, InternalError, NoSuchDevice, NoTarget, VisitEnded
 from pushactors.stores.memory import MemoryDisk
 from pushactors.wire.ids import Alias, Binding, MsgId, RegistrationId, VisitId
 from tests.actors.world import (
@@ -185,7 +185,7 @@ class Crowd:
                     await self.use(phone)
                 except REFUSED:
                     pass
-                except InternalError:
+                except (InternalError, VisitEnded):  # its actor has crashed, and its visit is about to hear of it
                     assert self.is_faulty
 
         return use

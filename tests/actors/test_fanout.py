@@ -176,6 +176,20 @@ async def test_a_push_that_may_not_wait_is_told_and_sent_without_the_disk() -> N
         assert await phone.state(accepted.msg_id) == "sent"
 
 
+async def test_a_push_that_may_not_wait_and_replaces_waits_for_the_disk_all_the_same() -> None:
+    """C5, C2: what it replaces is durable together with it, and before it is told."""
+    store = HeldStore()
+    async with living(store=store) as world:
+        phone = await world.phone()
+        replaced = await world.push(phone)
+        with store.held("commit"):
+            accepted = await world.app.fanout.accept(push(phone, ttl=0, overrides=replaced))
+            assert accepted.is_durable_first
+            assert phone.handed == [replaced]
+        await wait_all_tasks_blocked()
+        assert phone.handed == [replaced, accepted.msg_id]
+
+
 @pytest.mark.parametrize("is_retired", [False, True])
 async def test_a_push_that_may_not_wait_is_missed_for_the_absent(world: World, is_retired: bool) -> None:
     """C5"""

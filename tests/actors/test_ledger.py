@@ -461,6 +461,36 @@ async def test_what_is_settled_is_on_the_wire_until_that_is_durable(office: Offi
     assert office.wire.of(MsgId(7)) == 0
 
 
+async def test_the_questions_of_one_app_hold_up_neither_anothers_nor_the_commits(
+    office: Office, nursery: trio.Nursery
+) -> None:
+    """C24: one of each app in turn, and after a while what was decided meanwhile comes first."""
+    story: list[str] = []
+
+    async def read(app_no: AppNo, name: str) -> None:
+        async def ask() -> None:
+            await trio.sleep(ledger_module.READING_S)
+            story.append(name)
+
+        await office.ledger.read(office.ledger.book(app_no), [], ask)
+
+    with office.store.held("commit"):
+        office.decide(THREE)
+        await wait_all_tasks_blocked()
+        for number in range(4):
+            nursery.start_soon(read, ONE, f"one {number}")
+            await wait_all_tasks_blocked()
+        nursery.start_soon(read, TWO, "two")
+        unit = office.open(THREE)
+        unit.then.append(lambda: story.append("decided meanwhile"))
+        unit.close()
+        await wait_all_tasks_blocked()
+    await trio.sleep(1)
+    assert story.index("decided meanwhile") <= 1
+    assert story.index("two") < story.index("one 1")
+    assert [each for each in story if each.startswith("one")] == [f"one {number}" for number in range(4)]
+
+
 async def test_a_question_that_the_store_does_not_answer_is_asked_again(office: Office) -> None:
     troubles: list[Exception] = [StoreBusy("one"), StoreBusy("two")]
 

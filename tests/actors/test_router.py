@@ -17,7 +17,7 @@ from pushactors.actors.tenant import Limits
 from pushactors.actors.visits import Ending
 from pushactors.domain.aliases import TAGS_MAX, AliasFullPolicy, Directory
 from pushactors.domain.audience import Audience
-from pushactors.errors import AliasFull, InternalError, Invalid, NoSuchDevice, NoTarget
+from pushactors.errors import AliasFull, InternalError, Invalid, NoSuchDevice, NoTarget, VisitEnded
 from pushactors.stores.contract import AliasChanged, TagsChanged
 from pushactors.wire.ids import Alias, MsgId, RegistrationId, Tag, VisitId
 from tests.actors.world import (
@@ -173,6 +173,50 @@ async def test_the_alias_before_is_the_one_that_the_change_ended() -> None:
             await world.set_device(phone, CAROL)
         await wait_all_tasks_blocked()
         assert answered == [CAROL]
+
+
+@pytest.mark.parametrize("ask", ["alias", "tags", "deletion"])
+async def test_a_displaced_visit_has_no_say(world: World, ask: str) -> None:
+    """C11: whatever the old one still says is ignored, what it asks is refused."""
+    phone = await world.phone(ALICE)
+    earlier, name = phone.visit.visit_id, phone.registration_id
+    await phone.connect()
+    questions: dict[str, Callable[[], Any]] = {
+        "alias": lambda: world.app.router.set_alias(name, BOB, earlier),
+        "tags": lambda: world.app.router.set_tags(name, TagChange((NEWS,)), earlier),
+        "deletion": lambda: world.app.registrar.delete(name, earlier),
+    }
+    with pytest.raises(VisitEnded):
+        await questions[ask]()
+    await world.told()
+    registration = world.app.router.find(name)
+    assert (registration.alias, registration.tags) == (ALICE, ())
+    msg_id = await world.push(alias=ALICE)
+    assert phone.handed == [msg_id]
+
+
+async def test_a_visit_that_is_displaced_while_it_asks_has_no_say_either() -> None:
+    """C11: it waited for another device to be brought to rest."""
+    store = HeldStore()
+    limits = Limits(alias_limit=1, alias_full=AliasFullPolicy.LONGEST_ABSENT)
+    async with living(store=store, limits=limits) as world:
+        await world.absent_phone(BOB)
+        phone = await world.phone(ALICE)
+        earlier, refused = phone.visit.visit_id, []
+
+        async def ask() -> None:
+            try:
+                await world.app.router.set_alias(phone.registration_id, BOB, earlier)
+            except VisitEnded:
+                refused.append("alias")
+
+        with store.held("mailboxes"):
+            world.nursery.start_soon(ask)
+            await wait_all_tasks_blocked()
+            await phone.connect()
+        await wait_all_tasks_blocked()
+        assert refused == ["alias"]
+        assert logged_in(world, ALICE) == ids(phone)
 
 
 # --- An alias that is full -------------------------------------------------------------------------------------------

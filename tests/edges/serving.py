@@ -498,6 +498,12 @@ class House:
         for peer in self.peers:
             await peer.vanish()
 
+    def rows_ahead(self, key: AppKey = APP) -> int:
+        """What that app has decided and not yet durable; while it is too much, the edges do not read on."""
+        app = self.node._apps.find(key)
+        assert app is not None
+        return app.tenant.book._rows_ahead
+
     def shut(self) -> None:
         """Closes the doors of a node that did not come to do it itself."""
         for door in (self.plan.devices, self.plan.apps, self.plan.operations):

@@ -107,6 +107,26 @@ async def test_a_ping_is_answered_with_its_payload(line: Line) -> None:
     assert line.heard() == [(Opcode.PONG, b"1"), (Opcode.PONG, b"2")]
 
 
+async def test_a_peer_that_always_has_more_to_say_leaves_others_their_turn(line: Line) -> None:
+    line.say(*["x"] * 1_000)
+    line.send(frame(Opcode.PING) * 1_000)
+    line.say("last")
+    turns = 0
+    async with trio.open_nursery() as nursery:
+
+        async def other() -> None:
+            nonlocal turns
+            while True:
+                await trio.lowlevel.checkpoint()
+                turns += 1
+
+        nursery.start_soon(other)
+        while await line.connection.receive() != "last":
+            pass
+        nursery.cancel_scope.cancel()
+    assert turns >= 20
+
+
 async def test_what_was_said_before_a_close_is_heard(line: Line) -> None:
     line.send(frame(Opcode.TEXT, b"a") + frame(Opcode.TEXT, b"b") + close())
     assert [await line.connection.receive() for _ in range(4)] == ["a", "b", None, None]
@@ -115,10 +135,9 @@ async def test_what_was_said_before_a_close_is_heard(line: Line) -> None:
 async def test_what_was_said_before_a_fault_is_heard(line: Line) -> None:
     line.send(frame(Opcode.TEXT, b"a") + frame(Opcode.BINARY, b"b") + frame(Opcode.TEXT, b"c"))
     assert await line.connection.receive() == "a"
-    for _ in range(2):
-        with pytest.raises(PeerFault) as fault:
-            await line.connection.receive()
-        assert fault.value.code == 1003
+    with pytest.raises(PeerFault) as fault:
+        await line.connection.receive()
+    assert fault.value.code == 1003
 
 
 @pytest.mark.parametrize(
@@ -227,6 +246,15 @@ async def test_the_connection_is_let_go_as_soon_as_the_peer_has_closed_too(
     began = trio.current_time()
     line.send(frame(Opcode.TEXT, b"still saying") + frame(Opcode.PING) + close())
     await line.connection.close(1000, "")
+    assert trio.current_time() == began
+    assert line.is_let_go
+
+
+async def test_a_close_that_came_with_the_last_message_is_not_waited_for(line: Line, autojump_clock: MockClock) -> None:
+    line.send(frame(Opcode.TEXT, b"last") + frame(Opcode.PING) + close())
+    assert await line.connection.receive() == "last"
+    began = trio.current_time()
+    await line.connection.close(4503, "removed")
     assert trio.current_time() == began
     assert line.is_let_go
 

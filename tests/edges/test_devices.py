@@ -755,7 +755,7 @@ async def test_who_waits_for_the_disk_when_the_server_begins_to_drain_gets_no_vi
         store.hold()
         # Too much is decided and not yet durable: the edges stop reading.
         await app.say(app.request("push", {"audience": "all", "notification": {"alert": "held"}}))
-        await until(lambda: house.node._apps.all()[0].tenant.book._rows_ahead > 0)
+        await until(lambda: house.rows_ahead() > 0)
         await visitor.say(visitor.request("connect", {"app_key": APP}))
         await trio.testing.wait_all_tasks_blocked(0.05)
         nursery.start_soon(house.node.stop)

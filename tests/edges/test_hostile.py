@@ -519,7 +519,7 @@ async def test_a_flood_of_marks_is_not_read_faster_than_the_disk_takes_it(monkey
                 ]
                 nursery.start_soon(device.say, *marks)
             await trio.testing.wait_all_tasks_blocked(0.05)
-            assert house.node._apps.all()[0].tenant.book._rows_ahead <= 600
+            assert house.rows_ahead() <= 600
             store.go_on()
         await device.told()
 

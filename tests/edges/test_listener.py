@@ -123,8 +123,18 @@ async def test_a_failure_is_one_line_in_the_log(caplog: pytest.LogCaptureFixture
         assert not await home.echoes(bad, b"fail")
         await until(lambda: bool(caplog.records))
     [record] = [each for each in caplog.records if each.levelname == "WARNING"]
-    assert record.getMessage() == "A connection from 127.0.0.1 failed: ValueError('told to fail')"
+    assert record.getMessage().startswith("A connection from 127.0.0.1 failed: ValueError('told to fail')")
+    assert "\n" not in record.getMessage()
     assert record.exc_info is None
+
+
+async def test_strangers_cannot_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async with door() as home:
+        for _ in range(50):
+            async with await home.knock() as bad:
+                assert not await home.echoes(bad, b"fail")
+        await until(lambda: home.tally.read("connections_failed") == 50)
+    assert len([each for each in caplog.records if each.levelname == "WARNING"]) < 10
 
 
 async def test_a_peer_that_just_goes_away_is_nothing_to_tell(caplog: pytest.LogCaptureFixture) -> None:

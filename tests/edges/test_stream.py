@@ -36,9 +36,10 @@ class Carrier:
 
     def take_again(self) -> None:
         """The peer reads on."""
+        self.room = 1 << 40
         self._more.set()
 
-    def _send_nowait(self, data: bytes) -> int:
+    def _send_nowait(self, data: bytes | memoryview) -> int:
         if self.is_broken:
             raise ConnectionResetError
         sent = min(self.room, len(data))
@@ -47,9 +48,12 @@ class Carrier:
             self.writes.append(bytes(data[:sent]))
         return sent
 
-    async def send_all(self, data: bytes | memoryview) -> None:
+    async def wait_send_all_might_not_block(self) -> None:
         self.blocked.set()
         await self._more.wait()
+
+    async def send_all(self, data: bytes | memoryview) -> None:
+        await self.wait_send_all_might_not_block()
         if self.is_broken:
             raise trio.BrokenResourceError
         self.writes.append(bytes(data))
@@ -139,7 +143,7 @@ async def test_progress_is_known_piece_by_piece(flusher: Flusher, autojump_clock
             await trio.sleep(5)
             self.writes.append(bytes(data))
 
-    carrier = Slow(room=0)
+    carrier = Slow(room=None)
     stream = Stream(carrier, flusher)
     began = trio.current_time()
     stream.put(b"x" * (2 * CHUNK_BYTES + 1))
@@ -149,6 +153,26 @@ async def test_progress_is_known_piece_by_piece(flusher: Flusher, autojump_clock
     await stream.flushed()
     assert trio.current_time() == began + 15
     assert [len(write) for write in carrier.writes] == [CHUNK_BYTES, CHUNK_BYTES, 1]
+
+
+async def test_any_byte_that_a_socket_takes_is_progress(flusher: Flusher, autojump_clock: MockClock) -> None:
+    # C12: a peer on a slow line is not stuck.
+    class Dripping(Carrier):
+        async def wait_send_all_might_not_block(self) -> None:
+            await trio.sleep(5)
+            self.room = 1
+
+    carrier = Dripping(room=0)
+    stream = Stream(carrier, flusher)
+    began = trio.current_time()
+    stream.put(b"abc")
+    await trio.sleep(5.5)
+    assert carrier.written == b"a"
+    assert stream.blocked_since == began + 5
+    assert stream.outgoing_bytes == 2
+    await stream.flushed()
+    assert carrier.written == b"abc"
+    assert trio.current_time() == began + 15
 
 
 async def test_who_waits_for_room_is_called_when_the_buffer_has_emptied(flusher: Flusher) -> None:
@@ -167,10 +191,11 @@ async def test_who_waits_for_room_is_called_when_the_buffer_has_emptied(flusher:
     assert calls == [0]
 
 
-async def test_what_is_put_by_who_was_called_goes_out_too(flusher: Flusher) -> None:
-    carrier = Carrier(room=0)
+@pytest.mark.parametrize("room", [0, None])
+async def test_what_is_put_by_who_was_called_goes_out_too(flusher: Flusher, room: int | None) -> None:
+    carrier = Carrier(room)
     stream = Stream(carrier, flusher)
-    more = [b"b", b"c"]
+    more = [b"b"]
 
     def put_more() -> None:
         if more:
@@ -178,9 +203,10 @@ async def test_what_is_put_by_who_was_called_goes_out_too(flusher: Flusher) -> N
 
     stream.on_drained = put_more
     stream.put(b"a")
+    await carrier.blocked.wait()
     carrier.take_again()
     await wait_all_tasks_blocked()
-    assert carrier.written == b"abc"
+    assert carrier.written == b"ab"
 
 
 async def test_a_carrier_that_cannot_tell_what_it_takes_gets_everything_all_the_same(flusher: Flusher) -> None:
