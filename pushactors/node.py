@@ -1,7 +1,7 @@
 """The node: builds the rooms, opens and closes them in order. The only file that knows them all.
 
-1. Opened in this order: store, ledger, what the last run left unfinished, device actors, the apps' directories, doors.
-   Nobody is let in before everything behind the door stands.
+1. Opened in this order: store, operations, ledger, what the last run left unfinished, device actors, the apps'
+   directories, doors. Nobody is let in before everything behind the door stands.
 2. Closed in the other order: no new visits, visits end with a word of when to come back, what is decided becomes
    durable, the store is let go (`stop`).
 3. What falls: the store's failure, and whatever starting again three times in a minute does not mend. Then the process
@@ -41,7 +41,7 @@ from pushactors.edges.listener import Listener, bind
 from pushactors.edges.ops import Operations
 from pushactors.edges.pulse import Pulse
 from pushactors.edges.rates import Rates
-from pushactors.edges.stream import Flusher
+from pushactors.edges.stream import Flusher, Stream
 from pushactors.errors import StoreFailure
 from pushactors.stores.contract import AppAdded, Opened, Settled, Store
 from pushactors.stores.patience import patient
@@ -129,6 +129,7 @@ class Node:
         )
         self._operations = Operations(self.tally, lambda: self.is_ready, self._now)
         self._listeners: list[Listener] = []
+        """The doors that `stop` closes; operators can look until the end."""
         self._scope = trio.CancelScope()
         self._tasks: trio.Nursery
         self._ledger: Ledger
@@ -156,7 +157,7 @@ class Node:
     async def stop(self) -> None:
         """Drains, and ends `run` (law 2)."""
         self.is_ready = False
-        for listener in self._listeners[:2]:
+        for listener in self._listeners:
             listener.close()
         with trio.move_on_after(self._plan.drain_s + 5):
             await self._device_endpoint.drain(self._plan.drain_s)
@@ -171,6 +172,9 @@ class Node:
         self._secret = opened.secret
         self._device_nos = count(opened.last_device_no + 1)
         self._ledger = Ledger(self._store, opened.last_commit, self._on_the_wire, self.tally)
+        # First of all somebody who can be asked how far it is.
+        self._tasks.start_soon(self._flusher.run)
+        self._listen(self._plan.operations, self._operations.serve)
         self._tasks.start_soon(self._again, "ledger", self._ledger.run)
         await self._finish()
         self._numbers = Numbers(opened.ids_below, self._book)
@@ -178,26 +182,25 @@ class Node:
         self._tasks.start_soon(self._devices.run)
         await self.serve_apps(apps)
         self._tasks.start_soon(self._upkeep.run)
-        self._tasks.start_soon(self._flusher.run)
         self._tasks.start_soon(self._pulse.run)
-        doors = (
-            (self._plan.devices, self._device_endpoint.serve),
-            (self._plan.apps, self._app_endpoint.serve),
-            (self._plan.operations, self._operations.serve),
+        self._listeners = [
+            self._listen(self._plan.devices, self._device_endpoint.serve),
+            self._listen(self._plan.apps, self._app_endpoint.serve),
+        ]
+
+    def _listen(self, door: DoorPlan, serve: Callable[[Stream], Awaitable[None]]) -> Listener:
+        listener = Listener(
+            door.listening,
+            serve,
+            self._flusher,
+            door.max_connections,
+            door.max_per_address,
+            self._plan.device_limits.connect_timeout_s,
+            door.tls,
+            self.tally,
         )
-        for door, serve in doors:
-            listener = Listener(
-                door.listening,
-                serve,
-                self._flusher,
-                door.max_connections,
-                door.max_per_address,
-                self._plan.device_limits.connect_timeout_s,
-                door.tls,
-                self.tally,
-            )
-            self._listeners.append(listener)
-            self._tasks.start_soon(listener.run)
+        self._tasks.start_soon(listener.run)
+        return listener
 
     @property
     def _book(self) -> Book:

@@ -108,6 +108,11 @@ class AppEndpoint:
             self._tally,
         )
         self._sessions[session] = None
+        if self._apps.find(session.app.tenant.app_key) is not session.app:
+            # It was let go while this connection was being opened.
+            session.end(Closing.UNAUTHORIZED)
+        elif self._is_stopping:
+            session.end(Closing.GOING_AWAY)
         stop_looking = self._pulse.add(session.look)
         try:
             await session.run()

@@ -165,6 +165,8 @@ class DeviceEndpoint:
         await app.tenant.book.room()
         if self.is_draining:
             raise _Draining
+        if self._apps.find(connect.app_key) is not app:
+            raise NoSuchApp("This app is not served here any more.")
         self._last_visit += 1
         patience = Patience(self._limits.heartbeat_s, self._limits.ack_timeout_s)
         visit = DeviceVisit(
