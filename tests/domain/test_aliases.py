@@ -44,7 +44,7 @@ def test_a_device_is_found_by_its_id_alias_and_tags() -> None:
     assert table.holders(A) == (one,)
     assert list(table.tagged(NEWS)) == list(table.tagged(SPORT)) == [one]
     assert (one in table.tagged(NEWS))
-    assert not (one in table.tagged(VIP))
+    assert one not in table.tagged(VIP)
 
 
 def test_unknown_names_find_nobody() -> None:
