@@ -215,16 +215,22 @@ class AppSession:
             self._open += 1
             for place, entry in enumerate(entries):
                 await self.app.tenant.book.room()
+                await self._told()
                 await self._take(entry, reply, partial(reply.put, place))
                 if is_batch:
                     # However much one frame asks for, others have their turn between its entries.
                     await trio.lowlevel.checkpoint()
 
     async def _answered(self, below: int) -> None:
-        """Returns when fewer frames than that are open, and not too much waits to be told."""
-        while self._open >= below or self._untold_bytes > MAX_UNTOLD_BYTES:
+        """Returns when fewer frames than that are open."""
+        while self._open >= below:
             self._fewer = trio.Event()
             await self._fewer.wait()
+
+    async def _told(self) -> None:
+        """Returns when not too much waits for the disk to be told."""
+        while self._untold_bytes > MAX_UNTOLD_BYTES:
+            await self.app.tenant.book.told()
 
     def _send(self, frame: bytes) -> None:
         self._open -= 1

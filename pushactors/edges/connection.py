@@ -117,6 +117,8 @@ class Connection:
     async def _hear_out(self) -> None:
         """Reads until the peer has finished: closing a socket with unread bytes would destroy what is on its way."""
         while not self._is_over:
+            if any(isinstance(event, frames.Closed) for event in self._reader.events()):
+                return
             try:
                 data = await self.stream.receive()
             except BROKEN:
@@ -124,6 +126,3 @@ class Connection:
             if not data:
                 return
             self._reader.feed(data)
-            for event in self._reader.events():
-                if isinstance(event, frames.Closed):
-                    return

@@ -334,10 +334,11 @@ class Peer:
     # --- Ending ------------------------------------------------------------------------------------------------------
 
     async def stay(self) -> None:
-        """Gives signs of life, until cancelled."""
-        while True:
-            await self.send_bytes(frame(Opcode.PONG))
-            await trio.sleep(0.1)
+        """Gives signs of life, until cancelled or let go."""
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            while True:
+                await self.send_bytes(frame(Opcode.PONG))
+                await trio.sleep(0.1)
 
     async def leave(self) -> None:
         """Closes as one should, and hears the server out."""
@@ -512,9 +513,13 @@ class House:
     def port(self, door: str) -> int:
         return int(self._ports[door])
 
-    async def stream(self, door: str = "devices", source: str = "127.0.0.1") -> trio.SocketStream:
-        """A bare connection."""
+    async def stream(
+        self, door: str = "devices", source: str = "127.0.0.1", is_narrow: bool = False
+    ) -> trio.SocketStream:
+        """A bare connection. Narrow: the operating system keeps next to nothing of what is not read."""
         sock = trio.socket.socket()
+        if is_narrow:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
         try:
             await sock.bind((source, 0))
             with trio.fail_after(LIMIT_S):
@@ -541,16 +546,20 @@ class House:
         await peer.knock(path, headers, host)
         return peer
 
-    async def visitor(self, answers_pings: bool = True, source: str = "127.0.0.1") -> Device:
+    async def visitor(
+        self, answers_pings: bool = True, source: str = "127.0.0.1", is_narrow: bool = False
+    ) -> Device:
         """A device that has not said anything yet."""
-        device = Device(await self.stream("devices", source), answers_pings)
+        device = Device(await self.stream("devices", source, is_narrow), answers_pings)
         await device.knock("/device")
         assert device.status == 101
         return device
 
-    async def device(self, *, answers_pings: bool = True, source: str = "127.0.0.1", **params: Any) -> Device:
+    async def device(
+        self, *, answers_pings: bool = True, source: str = "127.0.0.1", is_narrow: bool = False, **params: Any
+    ) -> Device:
         """A device on a visit. Raises `Refusal`."""
-        device = await self.visitor(answers_pings, source)
+        device = await self.visitor(answers_pings, source, is_narrow)
         await device.connect(**{"app_key": APP, **params})
         return device
 

@@ -397,14 +397,17 @@ async def test_what_may_not_wait_is_answered_at_once_and_delivered_in_order() ->
         assert (await device.hear_message())["msg_id"] == answer["result"]["msg_id"]
 
 
-async def test_with_a_cid_nothing_is_told_before_it_is_durable() -> None:
+@pytest.mark.parametrize(
+    "params",
+    [{"options": {"time_to_live": 0}, "cid": "c"}, {"options": {"time_to_live": 0, "override_msg_id": "999999999"}}],
+    ids=["cid", "override"],
+)
+async def test_what_must_be_remembered_is_not_told_before_it_is_durable(params: dict[str, Any]) -> None:
     store = StubbornStore()
     async with serving(store=store) as house:
         app, device = await house.app(), await house.device()
         store.hold()
-        await app.say(
-            app.request("push", {"audience": "all", "notification": HELLO, "options": {"time_to_live": 0}, "cid": "c"})
-        )
+        await app.say(app.request("push", {"audience": "all", "notification": HELLO, **params}))
         with trio.move_on_after(0.2):
             await app.hear()
         assert not app.texts
@@ -642,6 +645,14 @@ async def test_requests_of_any_kind_may_be_limited() -> None:
         refused = [Refusal(answer["error"]) for answer in answers if "error" in answer]
         assert 6 <= len(refused) <= 7
         assert {(refusal.code, refusal.retry_after) for refusal in refused} == {(2002, 1)}
+
+
+async def test_a_push_counts_for_both_limits_and_so_does_each_entry_of_a_batch() -> None:
+    async with serving(apps=app_plans(requests_per_s=3)) as house:
+        app, device = await house.app(), await house.device()
+        answers = await batch(app, [app.request("push", {"audience": "all", "notification": HELLO}) for _ in range(6)])
+        assert sum("result" in answer for answer in answers) in (3, 4)
+        assert device
 
 
 # --- Signs of life and the end -----------------------------------------------------------------------------------

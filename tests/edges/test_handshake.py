@@ -291,6 +291,7 @@ async def test_a_request_that_is_too_large_is_not_read_to_its_end(street: Street
     assert not await street.opens()
     assert trio.current_time() == began
     assert street.knocks == []
+    assert street.answer()[0] == 400
 
 
 async def test_a_peer_that_goes_away_within_its_request_is_not_waited_for(

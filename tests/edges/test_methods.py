@@ -344,6 +344,12 @@ async def test_a_cid_with_a_different_push_is_refused(house: House, app: AppServ
     await device.quiet()
 
 
+async def test_validating_knows_nothing_of_cids(house: House, app: AppServer) -> None:
+    await house.device()
+    await app.push("all", cid="c")
+    assert await app.call("push.validate", audience="all", notification={"alert": "other"}, cid="c") == {"targets": 1}
+
+
 async def test_concurrent_pushes_with_one_cid_are_one_push(house: House, app: AppServer) -> None:
     device = await house.device()
     servers = [app, *[await house.app() for _ in range(4)]]
@@ -477,9 +483,7 @@ async def test_a_report_has_every_number_and_they_add_up(house: House, app: AppS
     assert (report["targets"], report["waiting"], report["missed"], report["received"]) == (2, 0, 1, 1)
 
 
-async def test_reports_come_in_the_order_asked_and_null_for_what_the_app_has_not(
-    house: House, app: AppServer
-) -> None:
+async def test_reports_come_in_the_order_asked_and_null_for_what_the_app_has_not(house: House, app: AppServer) -> None:
     await house.device()
     await house.device(app_key=OTHER)
     other = await house.app(OTHER, OTHER_SECRET)
@@ -798,6 +802,12 @@ async def test_a_device_is_changed_and_told_as_it_is_then(house: House, app: App
     assert (changed["alias"], changed["tags"]) == (None, ["q"])
     changed = await app.call("devices.set", registration_id=device.id, tags={})
     assert changed["tags"] == ["q"]
+
+
+async def test_a_tag_that_is_added_and_removed_at_once_stays(house: House, app: AppServer) -> None:
+    device = await house.absent(tags=["x"])
+    for tags in ({"add": ["x", "y"], "remove": ["y", "x"]}, {"remove": ["x"], "add": ["x"]}):
+        assert (await app.call("devices.set", registration_id=device.id, tags=tags))["tags"] == ["x", "y"]
 
 
 async def test_a_changed_alias_fences_what_waits(house: House, app: AppServer) -> None:

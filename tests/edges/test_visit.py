@@ -335,6 +335,46 @@ async def test_a_request_is_answered_under_its_own_id(device: Device, id: object
     assert type(answer["id"]) is type(id)
 
 
+async def test_of_a_member_that_comes_twice_the_last_counts(device: Device) -> None:
+    await device.send_bytes(frame(Opcode.TEXT, b'{"jsonrpc":"2.0","id":1,"method":"no","id":2,"method":"alias.get"}'))
+    assert await device.hear() == {"jsonrpc": "2.0", "id": 2, "result": {"alias": None}}
+
+
+async def test_from_a_change_of_alias_to_its_answer_no_message_comes() -> None:
+    store = StubbornStore()
+    async with serving(store=store) as house:
+        app, device = await house.app(), await house.device()
+        change = device.request("alias.set", {"alias": "A"})
+        store.hold()
+        await device.say(change)
+        await until(lambda: house.rows_ahead() > 0)
+        # This one does not wait for the disk (C5).
+        await app.push("all", options={"time_to_live": 0})
+        with trio.move_on_after(0.1):
+            await device.hear()
+        assert not device.kept
+        store.go_on()
+        assert (await device.hear())["id"] == change["id"]
+        assert (await device.hear_message())["expires_at"] is None
+
+
+async def test_a_refusal_too_is_told_when_what_it_says_is_on_disk() -> None:
+    store = StubbornStore()
+    async with serving(store=store, limits=Limits(alias_limit=1)) as house:
+        one, two = await house.device(), await house.device()
+        store.hold()
+        mine, late = one.request("alias.set", {"alias": "A"}), two.request("alias.set", {"alias": "A"})
+        await one.say(mine)
+        await until(lambda: house.rows_ahead() > 0)
+        await two.say(late)
+        with trio.move_on_after(0.1):
+            await two.hear()
+        assert len(two.texts) == 1
+        store.go_on()
+        assert (await two.answer_to(late))["error"]["code"] == 6027
+        assert (await one.answer_to(mine))["result"]["alias"] == "A"
+
+
 async def test_requests_are_taken_one_after_another(device: Device) -> None:
     requests = [
         device.request(method, params)
@@ -1026,20 +1066,18 @@ async def test_acknowledging_anything_is_progress() -> None:
 
 async def test_a_device_that_does_not_read_is_too_slow_and_keeps_its_messages() -> None:
     limits = Limits(window=1_024, backlog_limit=10_000, offline_limit=10_000)
-    async with serving(limits=limits, heartbeat_s=0.5) as house:
-        app, device = await house.app(), await house.device(answers_pings=False)
+    async with serving(limits=limits, heartbeat_s=0.5) as house, trio.open_nursery() as nursery:
+        app, device = await house.app(), await house.device(is_narrow=True)
+        # It is alive, and says so; it just does not read.
+        nursery.start_soon(device.stay)
         content = {"msg_content": "x" * 3_900}
-        msg_ids = []
-
-        async def push() -> None:
-            while True:
+        msg_ids: list[str] = []
+        is_online = True
+        with trio.fail_after(LIMIT_S):
+            while is_online:
                 pushed = await app.push({"registration_id": [device.id]}, message=content)
                 msg_ids.append(pushed["msg_id"])
-                if not pushed["online"]:
-                    return
-
-        with trio.fail_after(LIMIT_S):
-            await push()
+                is_online = bool(pushed["online"])
         info = await app.call("devices.get", registration_id=device.id)
         assert [each["msg_id"] for each in info["mailbox"]] == msg_ids
         assert {each["state"] for each in info["mailbox"]} == {"waiting"}
@@ -1049,7 +1087,7 @@ async def test_a_device_that_does_not_read_is_too_slow_and_keeps_its_messages() 
 async def test_a_full_buffer_stops_sending_and_goes_on_when_the_device_reads() -> None:
     limits = Limits(window=1_024, backlog_limit=10_000)
     async with serving(limits=limits, outgoing_buffer_bytes=100_000) as house:
-        app, device = await house.app(), await house.device()
+        app, device = await house.app(), await house.device(is_narrow=True)
         content = {"msg_content": "x" * 3_900}
         count = 2_000
         requests = [
