@@ -42,6 +42,7 @@ from tests.cli.processes import (
     Wire,
     free_ports,
     run,
+    soon,
     until,
     until_true,
 )
@@ -347,7 +348,7 @@ async def test_what_became_due_while_the_server_was_down_has_expired_and_is_not_
                 assert trio.current_time() - begun < 5
                 await trio.sleep(0.05)
             async with server.device_client("device") as device:
-                message = await anext(device)
+                message = await soon(anext(device))
                 assert message.msg_id == long.msg_id
             assert (await report_of(app, long.msg_id)).expired == 0
 
@@ -498,12 +499,12 @@ async def test_hang_up_brings_apps_lets_them_go_and_disturbs_nobody_else(server:
                 async with theirs:
                     await theirs.wait_connected()
                     await other.push(audience="all", notification=HELLO)
-                    await anext(theirs)
+                    await soon(anext(theirs))
 
                     server.write(server.app())
                     await server.read_apps_again()
                     with pytest.raises(Unauthorized):
-                        await anext(theirs)
+                        await soon(anext(theirs))
                     with pytest.raises(Unauthorized):
                         await other.devices()
             await app.push(audience="all", notification=HELLO)

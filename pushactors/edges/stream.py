@@ -227,19 +227,20 @@ class Stream(trio.abc.Stream):
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """For whoever does the handshake: the request's head, in one piece, then nothing for ever (law 3).
 
-        Raises `trio.BrokenResourceError` if the head does not end within `HEAD_BYTES`; b"" if the peer goes away.
+        One that does not end within `HEAD_BYTES` is handed out as far as it came, to be refused; b"" if the peer goes
+        away.
         """
         if self._head_is_out:
             await trio.sleep_forever()
-        while b"\r\n\r\n" not in self._head:
-            if len(self._head) > HEAD_BYTES:
-                raise trio.BrokenResourceError
+        while b"\r\n\r\n" not in self._head and len(self._head) <= HEAD_BYTES:
             more = await self._transport.receive_some(4096)
             if not more:
                 return b""
             self._head += more
         self._head_is_out = True
-        end = self._head.index(b"\r\n\r\n") + 4
+        end = self._head.find(b"\r\n\r\n") + 4
+        if end < 4:
+            end = len(self._head)
         head, self._behind_head = self._head[:end], self._head[end:]
         self._head = b""
         return head

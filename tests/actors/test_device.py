@@ -7,7 +7,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from pushactors.actors.tenant import Limits
 from pushactors.actors.visits import Ending
-from pushactors.domain.message import Mark
+from pushactors.domain.message import Mark, Message, Verdict
 from pushactors.wire.ids import MsgId
 from tests.actors.world import ALICE, BOB, CAROL, DAY_MS, NOBODY, Handed, HeldStore, Told, World, living, wall_clock
 
@@ -574,6 +574,45 @@ async def test_a_deleted_devices_deliveries_are_settled_and_its_visit_ends_when_
         assert await world.report(sent) == (2, 0, 1, {"missed": 1}, {})
         phone.leave()
         assert other.visit.ending is None
+
+
+async def test_what_ran_out_is_settled_when_the_device_is_asked_to_look(world: World) -> None:
+    """C5: what waited, not what is sent."""
+    phone = await world.phone()
+    phone.visit.room = 1
+    sent, waiting, longer = [await world.push(phone, ttl=ttl) for ttl in (5, 5, 50)]
+    await trio.sleep(5)
+    phone.actor.expire()
+    assert [await phone.state(each) for each in (sent, waiting, longer)] == ["sent", "expired", "waiting"]
+
+
+async def test_a_device_may_retire_when_it_is_absent_idle_and_wholly_on_disk() -> None:
+    """Law 5"""
+    store = HeldStore()
+    async with living(store=store) as world:
+        phone = await world.phone()
+        actor = phone.actor
+        actor.used = False
+        assert not actor.may_retire()  # it is present
+        with store.held("commit"):
+            phone.leave()
+            actor.used = False
+            assert not actor.may_retire()  # that is not on disk
+        await world.told()
+        assert actor.may_retire()
+        actor.contents()
+        assert not actor.may_retire()  # somebody has just asked
+
+
+async def test_what_comes_for_a_deleted_device_is_missed(world: World) -> None:
+    """C24: accepted before the deletion, and not yet come to it."""
+    phone = await world.phone()
+    actor, unit = phone.actor, world.app.tenant.book.open()
+    await world.app.registrar.delete(phone.registration_id)
+    message = Message(MsgId(7), wall_clock(), None, None, b"")
+    assert actor.deliver(message, None, unit, unit.number) is Verdict.MISSED
+    unit.close()
+    await world.told()
 
 
 async def test_the_contents_of_a_mailbox_are_told_in_order_with_their_state_and_since_when(world: World) -> None:

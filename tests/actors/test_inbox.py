@@ -246,6 +246,21 @@ def test_kept_work_that_is_refused_loses_nothing_that_is_kept_behind_it() -> Non
     assert [entry for entry in poster.story if entry.startswith("letter")] != []
 
 
+def test_kept_work_that_fails_before_it_reaches_the_owner_ends_the_owner_too() -> None:
+    clerk = Clerk()
+    poster = Poster(clerk.inbox)
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    poster.post("stone", fail)
+    poster.post("letter")
+    clerk.inbox.open()
+    assert poster.story == ["stone lost", "letter lost"]
+    with pytest.raises(ZeroDivisionError):
+        trio.run(clerk.inbox.wait_closed)
+
+
 # --- A closed door ---------------------------------------------------------------------------------------------------
 
 
@@ -296,3 +311,38 @@ async def test_waiting_for_a_door_that_is_closed_already_does_not_wait() -> None
     inbox.close()
     with trio.fail_after(1):
         await inbox.wait_closed()
+
+
+@pytest.mark.parametrize("is_opened", [True, False])
+async def test_everybody_who_waits_for_a_door_goes_on_when_it_opens_or_is_closed_for_good(is_opened: bool) -> None:
+    inbox = Inbox("Device 7")
+    gone_on: list[bool] = []
+
+    async def wait() -> None:
+        await inbox.wait_open()
+        gone_on.append(inbox.is_open)
+
+    with trio.fail_after(1):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            nursery.start_soon(wait)
+            await wait_all_tasks_blocked()
+            assert gone_on == []
+            if is_opened:
+                inbox.open()
+            else:
+                inbox.close()
+        await wait()
+    assert gone_on == [is_opened] * 3
+
+
+async def test_an_owner_that_was_waited_for_is_still_noticed_when_it_ends() -> None:
+    """The same door is waited for twice: until it opens, and until it closes."""
+    clerk = Clerk()
+    with trio.fail_after(1):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(clerk.inbox.wait_open)
+            await wait_all_tasks_blocked()
+            nursery.start_soon(clerk.run)
+            await wait_all_tasks_blocked()
+            clerk.inbox.close()

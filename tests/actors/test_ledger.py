@@ -544,6 +544,25 @@ async def test_a_question_that_fails_fails_whoever_asked_it_and_nobody_else(
     assert office.told == ["one", "two"]
 
 
+async def test_a_question_to_a_store_that_was_taken_over_ends_the_ledger() -> None:
+    """C2: only the store's own failure is everybody's; whoever asked is told, too."""
+    office = await opened()
+    await MemoryStore(office.store._shared).open()
+    told: list[str] = []
+
+    async def read() -> None:
+        try:
+            await office.ledger.read(office.ledger.book(ONE), [], lambda: office.store.reports(ONE, []))
+        except StoreFenced:
+            told.append("fenced")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        with trio.fail_after(1), pytest.raises(StoreFenced):
+            await office.ledger.run()
+    assert told == ["fenced"]
+
+
 # --- Sums in a server ------------------------------------------------------------------------------------------------
 
 

@@ -401,6 +401,23 @@ async def test_an_actor_that_crashes_over_content_from_the_store_ends_alone() ->
         assert phone.handed == [msg_id]
 
 
+async def test_content_that_comes_for_an_actor_that_has_crashed_is_fetched_again_by_the_next() -> None:
+    store = HeldStore()
+    async with living(store=store, may_crash=True) as world:
+        phone = await world.absent_phone()
+        msg_id = await world.push(phone)
+        world.retire()
+        with store.held("bodies"):
+            await phone.connect()
+            await wait_all_tasks_blocked()
+            world.devices.rebuild(phone.device_no, "a fault")
+            await wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
+        await phone.connect()
+        await wait_all_tasks_blocked()
+        assert phone.handed == [msg_id]
+
+
 async def test_a_crash_is_logged_and_counted(caplog: pytest.LogCaptureFixture) -> None:
     async with living(may_crash=True) as world:
         phone = await world.phone()

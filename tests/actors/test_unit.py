@@ -6,6 +6,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from pushactors.actors import unit as unit_module
 from pushactors.actors.unit import Book, Unit
 from pushactors.stores.contract import IdsReserved
 from pushactors.wire.ids import MsgId, UnitNo
@@ -237,3 +238,49 @@ async def test_everybody_who_waits_for_a_unit_is_woken(shelf: Shelf) -> None:
             second.close()
             shelf.commit()
     assert reached[2:] == ["three"]
+
+
+async def test_there_is_room_while_little_is_decided_ahead_of_the_disk(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C24: an app's own peers wait for its own decisions, everybody of them until there is room again."""
+    monkeypatch.setattr(unit_module, "ROWS_DECIDED_AHEAD", 10)
+    entered: list[str] = []
+
+    async def enter(name: str) -> None:
+        await shelf.book.room()
+        entered.append(name)
+
+    with trio.fail_after(1):
+        shelf.unit(changes=4, rows=6)
+        await enter("early")
+        shelf.unit(changes=1, is_closed=False)
+        await enter("before it is complete")
+        async with trio.open_nursery() as nursery:
+            shelf.book._units[-1].close()
+            for name in ("late", "later"):
+                nursery.start_soon(enter, name)
+                await wait_all_tasks_blocked()
+            assert len(entered) == 2
+            shelf.commit()
+    assert sorted(entered[2:]) == ["late", "later"]
+
+
+async def test_room_is_waited_for_until_there_is_enough_of_it(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unit_module, "ROWS_DECIDED_AHEAD", 10)
+    entered: list[int] = []
+
+    async def enter() -> None:
+        await shelf.book.room()
+        entered.append(1)
+
+    with trio.fail_after(1):
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                shelf.unit(changes=8)
+            nursery.start_soon(enter)
+            for left in (16, 8):
+                await wait_all_tasks_blocked()
+                assert entered == [], f"more than {left} rows are ahead"
+                shelf.book.advance(shelf.book.take(1)[0])
+    assert entered == [1]

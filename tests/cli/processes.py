@@ -18,7 +18,7 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 import trio
@@ -27,6 +27,7 @@ from wsproto.frame_protocol import CloseReason, FrameProtocol, Opcode
 from pushactors import AppClient, DeviceClient
 from pushactors.clients.backoff import Backoff
 
+T = TypeVar("T")
 ROOT = Path(__file__).parent.parent.parent
 PEM = ROOT / "tests" / "localhost.pem"
 LIMIT_S = 30.0
@@ -70,6 +71,12 @@ async def until_true(ask: Callable[[], Awaitable[bool]], what: str, within_s: fl
         while not await ask():  # noqa: ASYNC110
             await trio.sleep(LOOK_AGAIN_S)
     assert not limit.cancelled_caught, f"{what} did not come about within {within_s} s"
+
+
+async def soon(waits: Awaitable[T]) -> T:
+    """What it brings, if that takes no longer than `LIMIT_S`."""
+    with trio.fail_after(LIMIT_S):
+        return await waits
 
 
 # --- Commands ----------------------------------------------------------------------------------------------------
@@ -368,6 +375,10 @@ class Wire:
 
     async def receive(self) -> dict[str, Any]:
         """The next message. Raises `Ended`."""
+        with trio.fail_after(LIMIT_S):
+            return await self._next()
+
+    async def _next(self) -> dict[str, Any]:
         while True:
             for frame in self._frames.received_frames():
                 if frame.opcode is Opcode.TEXT:

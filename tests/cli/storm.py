@@ -474,8 +474,13 @@ async def register_newcomers(server: Server, told: Told) -> None:
 
 async def storm(server: Server, rounds: int, seed: int) -> Told:
     """Starts the server, and kills it and starts it again so many times; what it told, when it is calm again."""
-    rng = random.Random(seed)
     told = Told()
+    with trio.fail_after(4 * LIMIT_S):
+        await _storm(server, told, rounds, random.Random(seed))
+    return told
+
+
+async def _storm(server: Server, told: Told, rounds: int, rng: random.Random) -> None:
     roamers = [Roamer(server, told, f"roamer-{number}", random.Random(rng.random())) for number in range(3)]
     puppet = Roamer(server, told, "puppet", random.Random(rng.random()), is_puppet=True)
     residents = [Resident(server, told, f"resident-{number}", random.Random(rng.random())) for number in range(3)]
@@ -505,7 +510,6 @@ async def storm(server: Server, rounds: int, seed: int) -> Told:
         await until_true(lambda: _is_calm(app, told), "the calm after the storm", 2 * LIMIT_S)
         await told.look_back(app, rng, statuses=1_000)
         nursery.cancel_scope.cancel()
-    return told
 
 
 async def _with_a_connection_of_its_own(server: Server, told: Told, seed: float) -> None:

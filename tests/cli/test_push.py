@@ -16,7 +16,7 @@ from pushactors import AppClient, DeviceClient, NoTarget
 from pushactors.cli.access import Access
 from pushactors.cli.push import arguments_of, push
 from pushactors.errors import Invalid, TooLarge
-from tests.cli.processes import until
+from tests.cli.processes import soon, until
 
 Output = pytest.CaptureFixture[str]
 NOTHING: dict[str, Any] = {
@@ -229,7 +229,7 @@ async def test_standard_input_is_read_where_there_is_no_text(
     async with DeviceClient(access.devices_url, access.app.app_key) as other:
         await other.wait_connected()
         assert await push(access, given(all=True)) == 0
-        shown.append((await anext(other)).notification)
+        shown.append((await soon(anext(other))).notification)
     assert shown == [{"alert": alert}]
 
 

@@ -43,10 +43,11 @@ def test_every_number_of_a_report_is_in_the_line() -> None:
 async def pushed(access: Access) -> Any:
     """(msg_id, registration_id) of a push that waits for its only target; another device was none."""
     async with access.app_client() as app:
-        ids = []
+        ids: list[str] = []
         for _ in range(2):
             async with DeviceClient(access.devices_url, access.app.app_key) as device:
                 await device.wait_connected()
+                assert device.registration_id is not None
                 ids.append(device.registration_id)
         answer = await app.push(audience={"registration_id": ids[:1]}, notification={"alert": "hello"})
         yield answer.msg_id, *ids

@@ -20,6 +20,7 @@ from wsproto.frame_protocol import Opcode
 
 from pushactors.actors import unit
 from pushactors.actors.tenant import Limits
+from pushactors.edges import connection
 from tests.edges.serving import (
     APP,
     HELLO,
@@ -50,6 +51,12 @@ HEAD = (
     b"GET /device HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
 )
+
+
+@pytest.fixture(autouse=True)
+def _short_farewells(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Only so that this takes less time; how long a farewell is belongs to `test_connection.py`.
+    monkeypatch.setattr(connection, "FAREWELL_S", 0.5)
 
 
 @dataclass

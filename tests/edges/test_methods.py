@@ -516,7 +516,7 @@ async def test_a_report_on_something_wrong_is_refused(app: AppServer, params: di
     assert (refusal.code, refusal.path) == (-32602, path)
 
 
-async def test_reports_add_up_at_every_moment(app: AppServer) -> None:
+async def test_reports_add_up_at_every_moment() -> None:
     limits = Limits(offline_limit=2, window=2, backlog_limit=3)
     async with serving(limits=limits) as house:
         app, watcher = await house.app(), await house.app()
@@ -711,7 +711,7 @@ async def test_a_page_of_pushes_that_is_wrong_is_refused(app: AppServer, params:
 # --- devices.get and devices.list --------------------------------------------------------------------------------
 
 
-async def test_a_device_is_told_with_its_mailbox(app: AppServer) -> None:
+async def test_a_device_is_told_with_its_mailbox() -> None:
     async with serving(limits=Limits(window=1)) as house:
         app = await house.app()
         device = await house.device(alias="A", tags=["b", "a"], platform="web")
@@ -820,7 +820,7 @@ async def test_a_changed_alias_fences_what_waits(house: House, app: AppServer) -
     assert await app.state(by_alias["msg_id"], device) == "fenced"
 
 
-async def test_a_full_alias_is_refused_and_nothing_of_the_request_happens(app: AppServer) -> None:
+async def test_a_full_alias_is_refused_and_nothing_of_the_request_happens() -> None:
     async with serving(limits=Limits(alias_limit=1)) as house:
         app = await house.app()
         await house.device(alias="A")
@@ -834,7 +834,7 @@ async def test_a_full_alias_is_refused_and_nothing_of_the_request_happens(app: A
         await other.quiet()
 
 
-async def test_a_full_alias_may_be_taken_from_who_is_away(app: AppServer) -> None:
+async def test_a_full_alias_may_be_taken_from_who_is_away() -> None:
     async with serving(limits=Limits(alias_limit=1, alias_full=AliasFullPolicy.LONGEST_ABSENT)) as house:
         app = await house.app()
         away, here = await house.absent(alias="A"), await house.device()

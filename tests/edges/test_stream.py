@@ -315,11 +315,10 @@ async def test_the_handshake_is_given_the_head_and_not_a_byte_more(
     assert received == behind + b"later"
 
 
-async def test_a_head_that_does_not_end_breaks_the_connection(flusher: Flusher) -> None:
+async def test_a_head_that_does_not_end_is_handed_out_to_be_refused(flusher: Flusher) -> None:
     stream, peer = memory(flusher)
     await peer.send_all(b"x" * (HEAD_BYTES + 4_096))
-    with pytest.raises(trio.BrokenResourceError):
-        await stream.receive_some()
+    assert HEAD_BYTES < len(await stream.receive_some()) <= HEAD_BYTES + 4_096
 
 
 async def test_of_a_head_that_does_not_end_little_is_read(flusher: Flusher) -> None:
@@ -336,9 +335,8 @@ async def test_of_a_head_that_does_not_end_little_is_read(flusher: Flusher) -> N
     ours.receive_some = counted  # type: ignore[method-assign]
     stream = Stream(ours, flusher)
     await theirs.send_all(b"x" * 1_000_000)
-    with pytest.raises(trio.BrokenResourceError):
-        await stream.receive_some()
-    assert taken <= HEAD_BYTES + 4_096
+    await stream.receive_some()
+    assert HEAD_BYTES < taken <= HEAD_BYTES + 4_096
 
 
 async def test_a_peer_that_goes_away_within_its_head_has_finished(flusher: Flusher) -> None:

@@ -693,7 +693,7 @@ async def test_a_mark_on_another_visit_acknowledges_what_waits_again() -> None:
         await device.quiet()
 
 
-async def test_an_acknowledgement_counts_only_on_the_visit_that_sent_the_message(house: House, app: AppServer) -> None:
+async def test_an_acknowledgement_counts_only_on_the_visit_that_sent_the_message() -> None:
     async with serving(limits=Limits(window=1)) as house:
         app, device = await house.app(), await house.device()
         ids = [await app.push_alert(alert, device) for alert in ("first", "second")]
@@ -889,7 +889,7 @@ async def test_unregistering_is_answered_while_the_app_is_busy(house: House, app
     assert await target.call("alias.get") == {"alias": "busy"}
 
 
-async def test_with_a_device_its_mailbox_is_settled(app: AppServer) -> None:
+async def test_with_a_device_its_mailbox_is_settled() -> None:
     async with serving(limits=Limits(window=2)) as house:
         app, device = await house.app(), await house.device()
         ids = [await app.push_alert(str(number), device) for number in range(3)]
