@@ -635,16 +635,25 @@ async def test_the_server_says_goodbye_and_ends_with_0(server: Server, which: si
             assert (await report_of(client, answer["msg_id"])).waiting == 3
 
 
-async def test_a_peer_that_does_not_answer_the_close_frame_does_not_hold_up_the_end(server: Server) -> None:
-    server.tables = ("[drain]\nseconds = 0",)
-    server.write(server.app())
+@pytest.mark.parametrize("signals", [1, 2])
+async def test_a_peer_that_does_not_answer_the_close_frame_does_not_hold_up_the_end(
+    server: Server, signals: int
+) -> None:
     async with running(server):
         # One that will never read again, and one that said nothing yet.
         silent = await server.device_wire()
         await silent.ask("connect", app_key=APP_KEY)
         stranger = await server.device_wire()
-        server.signal(signal.SIGTERM)
-        assert await server.ended(within_s=15) == 0
+        for _ in range(signals):
+            server.signal(signal.SIGTERM)
+            await until(lambda: "Stopping." in server.err, "the beginning of the end")
+        if signals == 1:
+            # Meanwhile it lives, and takes nobody.
+            assert (await server.look("/healthz"))[0] == 200
+            assert (await server.look("/readyz"))[0] == 503
+            with pytest.raises(Ended):
+                await server.device_wire()
+        assert await server.ended(within_s=10) == 0
         await silent.abort()
         await stranger.abort()
 

@@ -202,6 +202,11 @@ class Fanout:
         """The device has work now: its actor is started, and takes the newcomer when it has its mailbox."""
         actor = self._devices.get(device_no, self._tenant)
         unit = entering.unit
+        if actor.last_unit > unit.number:
+            # An earlier actor of this device decided something between two slices, and crashed: the next one begins when
+            # that is durable, which waits for this push. So the push does not wait for the actor.
+            entering.lost(actor, binding)
+            return True
 
         def enter() -> None:
             entering.enter(actor, binding)

@@ -836,6 +836,26 @@ async def test_a_target_that_crashes_over_the_newcomer_is_rebuilt_with_all_that_
         assert phones[-1].visit.log == [Handed(for_bob, BOB)]
 
 
+async def test_a_target_that_decides_something_between_two_slices_and_crashes_does_not_hold_up_the_app_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """C24: its next actor waits for what it had decided, which waits behind the push: the push must not wait for it."""
+    monkeypatch.setattr(fanout_module, "SLICE", 1)
+    async with living(may_crash=True) as world:
+        phones = [await world.absent_phone(ALICE, is_retired=False) for _ in range(6)]
+        msg_id = await halfway(world, phones)
+        phones[-1].mark(MsgId(999))
+        plant(phones[-1].actor, "mark")
+        with pytest.raises(InternalError):
+            phones[-1].mark(MsgId(999))
+        with trio.fail_after(60):
+            await world.told()
+        assert await world.report(msg_id) == (6, 6, 0, {}, {})
+        await phones[-1].connect()
+        await wait_all_tasks_blocked()
+        assert phones[-1].handed == [msg_id]
+
+
 async def test_more_pushes_than_a_loading_device_can_keep_all_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """C9, C10: the store is far behind; everything unsettled is sent on its next visit."""
     monkeypatch.setattr(inbox_module, "KEPT", 2)

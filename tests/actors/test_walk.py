@@ -203,11 +203,11 @@ class Walk:
         for name, phone in self.phones.items():
             digest = credentials.install_digest(APP, _key(name))
             known = await self.world.store.installed(self.world.app.tenant.app_no, digest)
-            if known is None and name in self.devices and not self.twin.devices[self.devices[name]].is_deleted:
-                continue  # registered in the step that was cut short: the twin will say
             if known is not None and known not in self.ids.values():
-                self.ids[self.next_device(name)] = known
-                phone._registration_id = None
+                self.devices[name] = self.next_device(name)
+                self.ids[self.devices[name]] = known
+            if phone._registration_id is not None and phone._registration_id not in self.ids.values():
+                phone._registration_id = phone.secret = None
 
     # --- Comparing ---------------------------------------------------------------------------------------------------
 

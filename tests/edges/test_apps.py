@@ -11,8 +11,12 @@ import trio
 from wsproto.frame_protocol import Opcode
 
 from pushactors.actors import unit
+from pushactors.domain.aliases import Directory
+from pushactors.domain.audience import Audience
+from pushactors.domain.mailbox import Mailbox
 from pushactors.edges import apps
 from pushactors.edges.apps import MAX_MESSAGE_BYTES
+from pushactors.stores.memory import MemoryStore
 from tests.edges.serving import (
     APP,
     HELLO,
@@ -653,6 +657,67 @@ async def test_a_push_counts_for_both_limits_and_so_does_each_entry_of_a_batch()
         answers = await batch(app, [app.request("push", {"audience": "all", "notification": HELLO}) for _ in range(6)])
         assert sum("result" in answer for answer in answers) in (3, 4)
         assert device
+
+
+# --- Faults of ours ----------------------------------------------------------------------------------------------
+
+
+def plant(monkeypatch: pytest.MonkeyPatch, where: type, name: str) -> None:
+    """A fault that shows once."""
+    sound = getattr(where, name)
+
+    def faulty(*args: Any, **kwargs: Any) -> Any:
+        monkeypatch.setattr(where, name, sound)
+        raise ZeroDivisionError("a secret of ours")
+
+    monkeypatch.setattr(where, name, faulty)
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "method", "params"),
+    [
+        (Directory, "page", "devices.list", {}),
+        (Directory, "tags", "tags.list", {}),
+        (Audience, "targets", "push", {"audience": "all", "notification": HELLO}),
+        (Audience, "targets", "push", {"audience": "all", "notification": HELLO, "cid": "c"}),
+        (MemoryStore, "reports", "report", {"msg_ids": ["1"]}),
+        (MemoryStore, "pushes", "pushes.list", {}),
+        (MemoryStore, "statuses", "status", {"msg_id": "1", "registration_ids": []}),
+        (Mailbox, "rebind", "aliases.delete", {"alias": "A"}),
+    ],
+)
+async def test_a_request_over_which_the_server_fails_is_answered_so_and_others_are_not_harmed(
+    house: House,
+    app: AppServer,
+    monkeypatch: pytest.MonkeyPatch,
+    where: type,
+    name: str,
+    method: str,
+    params: dict[str, Any],
+) -> None:
+    device, other = await house.device(alias="A"), await house.app(OTHER, OTHER_SECRET)
+    await app.push("all")
+    await device.hear_message()
+    plant(monkeypatch, where, name)
+    with pytest.raises(Refusal) as refusal:
+        await app.call(method, **params)
+    assert (refusal.value.code, refusal.value.name) == (-32603, "internal_error")
+    assert "secret" not in refusal.value.message
+    # The session goes on, nothing of it took effect, and nobody else has noticed.
+    assert len((await app.call("pushes.list"))["pushes"]) == 1
+    assert await app.call("aliases.get", alias="A") == {"registration_ids": [device.id]}
+    assert (await app.ask(method, params)).keys() >= {"result"}
+    assert await other.call("tags.list") == {"tags": []}
+    assert house.node.is_ready
+
+
+async def test_one_failed_entry_of_a_batch_does_not_harm_the_others(
+    house: House, app: AppServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await house.device()
+    plant(monkeypatch, Directory, "page")
+    answers = await batch(app, [app.request(each) for each in ("tags.list", "devices.list", "devices.list")])
+    assert [answer.get("error", {}).get("code") for answer in answers] == [None, -32603, None]
 
 
 # --- Signs of life and the end -----------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from wsproto.frame_protocol import Opcode
 
 from pushactors.actors.tenant import Limits
 from pushactors.domain.aliases import AliasFullPolicy
+from pushactors.domain.mailbox import Mailbox
 from pushactors.edges.devices import MAX_MESSAGE_BYTES
 from tests.edges.serving import (
     APP,
@@ -950,6 +951,66 @@ async def test_when_it_was_last_seen_is_when_it_left(house: House, app: AppServe
     await app.until_absent(device)
     seen = (await app.call("presence", registration_ids=[device.id]))[device.id]["last_seen_at"]
     assert before <= seen <= house.wall()
+
+
+# --- Faults of ours ----------------------------------------------------------------------------------------------
+
+
+def plant(monkeypatch: pytest.MonkeyPatch, where: type, name: str) -> None:
+    """A fault that shows once."""
+    sound = getattr(where, name)
+
+    def faulty(*args: Any, **kwargs: Any) -> Any:
+        monkeypatch.setattr(where, name, sound)
+        raise ZeroDivisionError("a secret of ours")
+
+    monkeypatch.setattr(where, name, faulty)
+
+
+@pytest.mark.parametrize(("note", "name"), [("received", "acknowledge"), ("declined", "decline"), ("opened", "mark")])
+async def test_a_device_whose_actor_fails_is_told_to_come_back_and_gets_its_messages_again(
+    house: House, app: AppServer, device: Device, monkeypatch: pytest.MonkeyPatch, note: str, name: str
+) -> None:
+    other = await house.device()
+    pushed = await app.push("all")
+    assert (await device.hear_message())["msg_id"] == pushed["msg_id"]
+    plant(monkeypatch, Mailbox, name)
+    await device.note(note, msg_id=pushed["msg_id"])
+    assert await device.hear_goodbye() == ("restarted", 1, 4003)
+    device = await house.back(device)
+    assert (await device.hear_message())["msg_id"] == pushed["msg_id"]
+    await other.hear_message()
+    await other.quiet()
+    assert (await app.report(pushed["msg_id"]))["sent"] == 2
+
+
+async def test_a_request_over_which_the_server_fails_is_answered_so_and_has_changed_nothing(
+    house: House, app: AppServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = await house.device(alias="A")
+    plant(monkeypatch, Mailbox, "rebind")
+    refusal = await refusal_of(device, "alias.set", alias="B")
+    assert (refusal.code, refusal.name) == (-32603, "internal_error")
+    assert "secret" not in refusal.message
+    reason, retry_after, code = await device.hear_goodbye()
+    assert (reason, code) == ("restarted", 4003)
+    assert isinstance(retry_after, int)
+    assert await app.call("aliases.get", alias="A") == {"registration_ids": [device.id]}
+    assert await app.call("aliases.get", alias="B") == {"registration_ids": []}
+    device = await house.back(device)
+    assert device.welcome["alias"] == "A"
+    await device.call("alias.set", alias="B")
+
+
+async def test_a_device_whose_actor_fails_over_a_newcomer_keeps_it(
+    house: House, app: AppServer, device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(monkeypatch, Mailbox, "enter")
+    pushed = await app.push("all")
+    assert pushed["targets"] == 1
+    assert (await device.hear_goodbye())[2] == 4003
+    device = await house.back(device)
+    assert (await device.hear_message())["msg_id"] == pushed["msg_id"]
 
 
 # --- Signs of life (C12) -----------------------------------------------------------------------------------------
