@@ -7,12 +7,16 @@ command `pushactors`.
 from pushactors.clients.app import AppClient
 from pushactors.clients.device import DeviceClient
 from pushactors.clients.durable import IdentityUnusable
-from pushactors.clients.events import AliasChanged, Connected, ConnectionLost, DeviceEvent
+from pushactors.clients.events import AliasChanged, Connected, ConnectionLost, DeviceEvent, Recalled
 from pushactors.clients.partings import Closed, Disconnected, Displaced, ProtocolBroken, Removed, TurnedAway
+from pushactors.clients.receipts import ReceiptsMissing, ReceiptStream, StreamDisplaced, StreamEvent
+from pushactors.clients.tray import Tray
+from pushactors.clients.tray_rules import TrayEntry
 from pushactors.errors import (
     AliasFull,
     Busy,
     CidReused,
+    CursorGone,
     Gone,
     InternalError,
     Invalid,
@@ -27,7 +31,20 @@ from pushactors.errors import (
     TooLarge,
     Unauthorized,
 )
-from pushactors.wire.app import DeviceInfo, Presence, PushAnswer, Report, Status, TagHolders
+from pushactors.wire.answers import (
+    DeviceInfo,
+    Presence,
+    PushAnswer,
+    Reason,
+    Recall,
+    Receipt,
+    Report,
+    Status,
+    Subscribed,
+    TagHolders,
+    Timeline,
+    TimelineEvent,
+)
 from pushactors.wire.device import MessageNote as Message
 from pushactors.wire.jsonrpc import RemoteError, UnknownMethod
 
@@ -40,6 +57,7 @@ __all__ = [
     "Closed",
     "Connected",
     "ConnectionLost",
+    "CursorGone",
     "DeviceClient",
     "DeviceEvent",
     "DeviceInfo",
@@ -59,14 +77,27 @@ __all__ = [
     "PushAnswer",
     "PushactorsError",
     "RateLimited",
+    "Reason",
+    "Recall",
+    "Recalled",
+    "Receipt",
+    "ReceiptStream",
+    "ReceiptsMissing",
     "Refused",
     "RemoteError",
     "Removed",
     "Report",
     "Status",
+    "StreamDisplaced",
+    "StreamEvent",
+    "Subscribed",
     "TagHolders",
+    "Timeline",
+    "TimelineEvent",
     "TooFrequent",
     "TooLarge",
+    "Tray",
+    "TrayEntry",
     "TurnedAway",
     "Unauthorized",
     "UnknownMethod",

@@ -37,7 +37,11 @@ class CidReused(Refused):
 
 
 class Unauthorized(Refused):
-    """The secret does not fit."""
+    """The secret does not fit, or the token. `path` names the member, where it is not the secret of who asks."""
+
+    def __init__(self, message: str, path: str = "") -> None:
+        super().__init__(message)
+        self.path = path
 
 
 class TooLarge(Refused):
@@ -92,6 +96,14 @@ class VisitEnded(Gone):
 
 class NoSuchMessage(Gone):
     """The `msg_id` is unknown to this app."""
+
+
+class CursorGone(Gone):
+    """The cursor is older than what is kept. `oldest` is that of the oldest receipt kept, as text (C20)."""
+
+    def __init__(self, message: str, oldest: str = "0") -> None:
+        super().__init__(message)
+        self.oldest = oldest
 
 
 # --- Ours ------------------------------------------------------------------------------------------------------

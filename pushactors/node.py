@@ -23,15 +23,18 @@ from itertools import count
 import trio
 
 from pushactors.actors.fanout import Fanout
+from pushactors.actors.held import AliasMailboxes
 from pushactors.actors.ledger import Ledger
 from pushactors.actors.numbers import Numbers
+from pushactors.actors.recall import Recalls
+from pushactors.actors.receipts import Receipts
 from pushactors.actors.registrar import Registrar
 from pushactors.actors.router import Router
 from pushactors.actors.supervisor import Supervisor
 from pushactors.actors.tally import Tally
 from pushactors.actors.tenant import Limits, Tenant
 from pushactors.actors.unit import Book
-from pushactors.actors.upkeep import Upkeep
+from pushactors.actors.upkeep import Served, Upkeep
 from pushactors.actors.visits import Ending
 from pushactors.actors.wire_count import WireCount
 from pushactors.edges.apps import AppEndpoint
@@ -45,7 +48,7 @@ from pushactors.edges.stream import Flusher, Stream
 from pushactors.errors import StoreFailure
 from pushactors.stores.contract import AppAdded, Opened, Settled, Store
 from pushactors.stores.patience import patient
-from pushactors.wire.ids import AppKey, AppNo, DeviceNo, Millis
+from pushactors.wire.ids import AppKey, AppNo, DeviceNo, Millis, VisitNo
 
 __all__ = ["AppPlan", "DeviceLimits", "DoorPlan", "Limits", "Node", "NodePlan", "bind", "wall_clock"]
 
@@ -171,7 +174,7 @@ class Node:
         self._app_nos = dict(opened.apps)
         self._secret = opened.secret
         self._device_nos = count(opened.last_device_no + 1)
-        self._ledger = Ledger(self._store, opened.last_commit, self._on_the_wire, self.tally)
+        self._ledger = Ledger(self._store, opened.last_commit, self._on_the_wire, self._clock, self.tally)
         # First of all somebody who can be asked how far it is.
         self._tasks.start_soon(self._flusher.run)
         self._listen(self._plan.operations, self._operations.serve)
@@ -211,7 +214,10 @@ class Node:
         while ended := await patient(lambda: self._store.unfinished(UNFINISHED_AT_ONCE)):
             unit = self._book.open()
             now = self._clock()
-            unit.changes += [Settled(msg_id, device_no, verdict, now) for msg_id, device_no, verdict in ended]
+            # Each was on a visit, and may have been sent there.
+            unit.changes += [
+                Settled(msg_id, device_no, verdict, now, VisitNo(0), now) for msg_id, device_no, verdict in ended
+            ]
             unit.close()
             await self._book.told()
 
@@ -266,8 +272,12 @@ class Node:
             unit.close()
         await self._book.told()
         tenant = Tenant(plan.app_key, app_no, plan.limits, self._ledger.book(app_no))
-        router = Router(tenant, self._store, self._devices, self.tally)
+        held = AliasMailboxes(tenant, self._store, self._devices, self._next_device_no, self._clock)
+        tenant.take_back = held.take_back
+        router = Router(tenant, self._store, self._devices, held, self._numbers.take, self.tally)
+        receipts = Receipts(tenant, self._store)
         await tenant.book.told()
+        await receipts.load()
         await router.load()
         self._tasks.start_soon(router.run)
         registrar = Registrar(
@@ -275,30 +285,50 @@ class Node:
             router,
             self._store,
             self._secret,
-            lambda: DeviceNo(next(self._device_nos)),
+            self._next_device_no,
             self._randomness,
             self._clock,
         )
-        fanout = Fanout(tenant, router.targets, self._devices, self._numbers, self._store, self._clock, self.tally)
+        fanout = Fanout(
+            tenant,
+            router.targets,
+            router.unheld,
+            held,
+            self._devices,
+            self._numbers,
+            self._store,
+            self._clock,
+            self.tally,
+        )
         self._apps.put(
             App(
                 tenant=tenant,
                 router=router,
                 registrar=registrar,
                 fanout=fanout,
+                recalls=Recalls(tenant, self._devices, self._store, self._ledger, self._clock),
+                receipts=receipts,
+                held=held,
                 ledger=self._ledger,
                 store=self._store,
                 device=self._devices.at_rest,
                 secrets=plan.secrets,
+                clock=self._clock,
                 requests=Rates("requests of this app", plan.requests_per_s, plan.requests_per_s),
                 pushes=Rates("pushes of this app", plan.pushes_per_s, plan.pushes_per_s),
             )
         )
         self._upkeep.look_back()
+        # What a crash left on devices, and what is to wait for its user: an actor that begins gives it back.
+        for device_no in await patient(lambda: self._store.stranded(app_no)):
+            self._devices.get(device_no, tenant)
         log.info("App %s is served: %d devices registered.", plan.app_key, len(router.directory))
 
-    def _tenants(self) -> Mapping[AppNo, tuple[Tenant, Registrar]]:
-        return {app.tenant.app_no: (app.tenant, app.registrar) for app in self._apps.all()}
+    def _next_device_no(self) -> DeviceNo:
+        return DeviceNo(next(self._device_nos))
+
+    def _tenants(self) -> Mapping[AppNo, Served]:
+        return {app.tenant.app_no: Served(app.tenant, app.registrar, app.held) for app in self._apps.all()}
 
     # --- Looking -----------------------------------------------------------------------------------------------------
 

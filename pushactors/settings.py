@@ -108,6 +108,11 @@ class Durability(StrEnum):
     OS = "os"
 
 
+class AliasTokens(StrEnum):
+    OFF = "off"
+    REQUIRED = "required"
+
+
 class LogLevel(StrEnum):
     DEBUG = "debug"
     INFO = "info"
@@ -233,6 +238,15 @@ class App:
     alias_full: AliasFullPolicy = setting(
         AliasFullPolicy.REFUSE,
         "What one device too many does to an alias: `refuse` it, or take it from the `longest_absent` device.",
+    )
+    alias_tokens: AliasTokens = setting(
+        AliasTokens.OFF,
+        "Whether a device needs a token, signed by the app's server, to log a user in: `off`, or `required` (C17).",
+    )
+    receipts_max_bytes: int = setting(
+        268_435_456,
+        "What the app's receipts may take on disk, about; the oldest are removed first, after 10 days all (C20).",
+        between(1_000_000, 1_000_000_000_000),
     )
     device_expiry_days: int = setting(
         255, "Days after which a device that was not seen is deleted (C24).", between(1, 3650)

@@ -105,6 +105,8 @@ def test_every_setting_can_be_set(file: Path) -> None:
         alias_limit = 4
         alias_full = "longest_absent"
         device_expiry_days = 5
+        alias_tokens = "required"
+        receipts_max_bytes = 2000000
         pushes_per_s = 6
         requests_per_s = 7
         [[app]]

@@ -13,15 +13,21 @@ import pytest
 from pushactors import config, settings
 from pushactors.actors import upkeep
 from pushactors.actors.numbers import BLOCK
+from pushactors.actors.recall import TOLD_DAYS
+from pushactors.actors.receipts import CONSUMERS
+from pushactors.actors.sendings import WRITTEN_AFTER_MS
 from pushactors.actors.tenant import Limits
 from pushactors.actors.unit import ROWS_DECIDED_AHEAD
 from pushactors.domain.message import Mark, Verdict
+from pushactors.domain.receipts import OUTSTANDING
 from pushactors.edges import apps, connection, devices, frames, stream
+from pushactors.edges.connection import PIECE_BYTES
+from pushactors.edges.following import Following
 from pushactors.edges.rates import Changes
 from pushactors.edges.visit import FILLED_WITH_MESSAGES
-from pushactors.stores.contract import REPORT_KEPT_DAYS
+from pushactors.stores.contract import RECEIPT_KEPT_DAYS, REPORT_KEPT_DAYS
+from pushactors.wire import answers, codec, ids, jsonrpc
 from pushactors.wire import app as wire_app
-from pushactors.wire import codec, ids, jsonrpc
 from pushactors.wire import device as wire_device
 from pushactors.wire.closing import Closing
 from pushactors.wire.jsonrpc import NAMES
@@ -102,15 +108,15 @@ def methods_of(file: str) -> set[str]:
 
 
 def methods_in(title: str) -> set[str]:
-    """The methods in the first cells of the tables of a section, those of the next version left out."""
-    text = PROTOCOL.partition(f"\n## {title}\n")[2].partition("\n## ")[0].partition("**Next version:**")[0]
+    """The methods in the first cells of the table of a section."""
+    text = PROTOCOL.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
     [table] = re.findall(r"\| (?:request|method) \| params \| result \|\n((?:\|.*\n)+)", text)
     rows = table.splitlines()[1:]
     return {name for row in rows for name in re.findall(r"`([a-z.]+)`", row.split("|")[1])}
 
 
 def test_every_method_stands_in_the_protocol_and_no_other() -> None:
-    assert methods_in("App servers") == methods_of("methods.py")
+    assert methods_in("App servers") == methods_of("methods.py") | set(Following._methods)
     assert methods_in("Devices") == methods_of("visit.py") | {"connect"}
 
 
@@ -120,15 +126,27 @@ def test_every_method_stands_in_the_protocol_and_no_other() -> None:
         wire_app.Audience,
         wire_app.Options,
         wire_app.PushParams,
-        wire_app.PushAnswer,
-        wire_app.Report,
-        wire_app.Status,
+        answers.PushAnswer,
+        answers.Report,
+        answers.Status,
         wire_app.DeviceSet,
-        wire_app.TagHolders,
+        answers.TagHolders,
+        answers.Recall,
+        answers.Subscribed,
+        answers.Receipt,
+        answers.Reason,
+        answers.ReceiptsNote,
+        answers.ReceiptsEnded,
+        answers.Timeline,
+        answers.TimelineEvent,
+        wire_app.Subscribe,
+        wire_app.AckReceipts,
+        wire_app.TimelineOf,
         wire_device.Connect,
         wire_device.ConnectResult,
         wire_device.MessageNote,
         wire_device.Goodbye,
+        wire_device.RecallNote,
     ],
     ids=lambda cls: cls.__name__,
 )
@@ -197,6 +215,13 @@ def test_the_numbers_of_the_protocol_are_those_of_the_code(words: str, number: i
         ("`window` ({}) on the wire", Limits().window),
         ("with a content of at most {} bytes each", wire_app.PAYLOAD_BYTES),
         ("may have decided {:,} rows ahead", ROWS_DECIDED_AHEAD),
+        ("each frame that waits counts {} bytes more than its own", PIECE_BYTES),
+        # Knowing.
+        ("At most {} frames are on the way and not acknowledged", OUTSTANDING),
+        ("Receipts are kept {} days", RECEIPT_KEPT_DAYS),
+        ("An app can have {} consumers", CONSUMERS),
+        ("`deliver_within` seconds (1 to {})", wire_app.DELIVER_WITHIN_S[1]),
+        ("or `dismissed`, for at most {} days", TOLD_DAYS),
     ],
 )
 def test_the_numbers_of_the_contract_are_those_of_the_code(words: str, number: object) -> None:
@@ -207,20 +232,13 @@ def test_messages_fill_a_quarter_of_the_buffer() -> None:
     assert FILLED_WITH_MESSAGES == 1 / 4
 
 
-def test_what_comes_with_the_next_version_is_not_there_yet() -> None:
-    # When it comes, these documents must no longer say so.
-    for method in ("push.recall", "receipts.subscribe"):
-        assert method not in methods_of("methods.py")
-    assert "deliver_within" not in {field.name for field in fields(wire_app.Options)}
-    assert "alias_token" not in {field.name for field in fields(wire_device.Connect)}
-
-
 # --- Decisions and the tour --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("document", "words", "holds"),
     [
+        ("0020", "before half a second has passed", WRITTEN_AFTER_MS == 500),
         ("0012", "Twice a second one task asks", upkeep.ROUND_S == 0.5),
         ("0012", "at most a thousand rows at a time", upkeep.DUE_AT_ONCE == 1_000),
         ("0012", "A round looks back a minute", upkeep.LOOK_BACK_MS == 60_000),
@@ -257,7 +275,7 @@ def test_the_readme_shows_the_doors_as_they_are() -> None:
 def test_the_changelog_names_every_command() -> None:
     arguments = (ROOT / "pushactors" / "cli" / "arguments.py").read_text()
     commands = set(re.findall(r'add(?:_for_app)?\("(\w+)"', arguments))
-    assert len(commands) == 7
+    assert len(commands) == 11
     named = (ROOT / "CHANGELOG.md").read_text()
     for command in commands:
         assert f"`{command}`" in named or f"`pushactors {command}`" in named

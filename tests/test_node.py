@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,8 +16,9 @@ from pushactors.actors.tenant import Limits
 from pushactors.edges import devices
 from pushactors.errors import StoreBusy, StoreFailure, StoreUnusable
 from pushactors.node import STARTS_AGAIN, AppPlan
-from pushactors.stores.contract import Change, DeviceRow, Opened
+from pushactors.stores.contract import Change, DeviceRow, Opened, Store
 from pushactors.stores.memory import MemoryDisk, MemoryStore
+from pushactors.stores.sqlite import SqliteStore
 from pushactors.wire.ids import AppKey, AppNo, DeviceNo
 from tests.edges.serving import (
     APP,
@@ -321,6 +323,70 @@ async def test_a_restart_on_the_same_disk_finds_everything(is_killed: bool) -> N
             await house.back(deleted)
         assert refusal.value.code == 1010
         assert (await house.back(other, app_key=OTHER)).welcome["alias"] == "A"
+
+
+@pytest.mark.parametrize("is_on_disk", [False, True], ids=["memory", "sqlite"])
+async def test_after_a_kill_what_is_held_recalled_and_overdue_goes_on(tmp_path: Path, is_on_disk: bool) -> None:
+    disk, wall = MemoryDisk(), Wall()
+
+    def store() -> Store:
+        return SqliteStore(tmp_path / "store") if is_on_disk else MemoryStore(disk)
+
+    async with serving(store=store(), wall=wall) as house:
+        app = await house.app()
+        await app.subscribe(consumer="x")
+        device, user = await house.device(), await house.device(alias="W")
+        held = [
+            (await app.push({"alias": ["U"]}, notification={"alert": str(each)}, options={"hold": True}))["msg_id"]
+            for each in range(2)
+        ]
+        with_user = (await app.push({"alias": ["W"]}, options={"hold": True}))["msg_id"]
+        await user.hear_message()
+        await user.call("alias.set", alias="")  # struck, on the wire
+        received = await app.push_alert("received", device)
+        await device.hear_message()
+        await device.note("received", msg_id=received)
+        await device.told()
+        struck = await app.push_alert("struck", device)
+        await device.hear_message()
+        for msg_id in (received, struck):
+            await app.call("push.recall", msg_id=msg_id)
+        late = (await app.push({"alias": ["L"]}, options={"hold": True, "deliver_within": 60}))["msg_id"]
+    wall.forward(61)
+    async with serving(store=store(), wall=wall) as house:
+        app = await house.app()
+        assert await app.subscribe(consumer="x") == "0"
+        events = await app.hear_receipts(3)
+        assert {(each["msg_id"], each["event"]) for each in events} == {
+            (received, "received"), (struck, "recalled"), (late, "overdue")
+        }  # fmt: skip
+        # The binding of what was on the user's wire had ended: it waits for the user again.
+        assert (await app.report(with_user))["waiting"] == 1
+        user = await house.back(user, alias="W")
+        assert (await user.hear_message())["msg_id"] == with_user
+        back = await house.back(device, alias="U")
+        assert [(await back.hear_note("recall"))["msg_id"] for _ in range(2)] == [received, struck]
+        assert [(await back.hear_message())["msg_id"] for _ in range(2)] == held
+        await back.quiet()
+
+
+async def test_an_app_that_is_no_longer_served_ends_its_followers_and_they_lose_nothing() -> None:
+    async with serving() as house:
+        app, device = await house.app(), await house.device()
+        await app.subscribe(consumer="x")
+        msg_id = await app.push_alert("a", device)
+        await device.hear_message()
+        plans = app_plans()
+        await house.node.serve_apps(plans[1:])
+        assert (await app.hear_end()).code == 4501
+        await device.hear_end()
+        await house.node.serve_apps(plans)
+        app, device = await house.app(), await house.back(device)
+        assert await app.subscribe(consumer="x") == "0"
+        await device.hear_message()
+        await device.note("opened", msg_id=msg_id)
+        await device.told()
+        assert [each["event"] for each in await app.hear_receipts(2)] == ["received", "opened"]
 
 
 async def test_after_a_restart_nobody_is_here_and_the_time_of_leaving_is_known() -> None:

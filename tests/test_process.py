@@ -26,14 +26,19 @@ from pushactors import (
     DeviceClient,
     DeviceEvent,
     Disconnected,
+    NoSuchMessage,
     PushAnswer,
+    Receipt,
     Report,
     Unauthorized,
 )
+from pushactors.domain.credentials import REGISTRATION_ID_BYTES, device_secret, registration_id
 from pushactors.domain.message import Verdict
-from pushactors.stores.schema import APPLICATION_ID, MIGRATIONS
+from pushactors.stores.schema import APPLICATION_ID, MIGRATIONS, bring_up
+from pushactors.wire.ids import AppKey
 from tests.cli.processes import (
     APP_KEY,
+    LIMIT_S,
     MASTER_SECRET,
     PEM,
     Ended,
@@ -459,6 +464,430 @@ async def answers_until_killed(server: Server, asked: Mapping[Wire, list[Questio
         for wire, questions in asked.items():
             nursery.start_soon(read, wire, {question[1]: question for question in questions})
     return answers
+
+
+# --- Between two steps -------------------------------------------------------------------------------------------
+
+
+async def come(server: Server, who: Mapping[str, Any], **more: object) -> tuple[Wire, dict[str, Any]]:
+    """A new visit of a device that has registered."""
+    wire = await server.device_wire()
+    known = {name: who[name] for name in ("registration_id", "device_secret")}
+    return wire, await wire.ask("connect", app_key=APP_KEY, **known, **more)
+
+
+async def until_note(wire: Wire, method: str, msg_id: str) -> dict[str, Any]:
+    while True:
+        note = await wire.note()
+        if note["method"] == method and note["params"]["msg_id"] == msg_id:
+            return note
+
+
+async def receipts_of(app: AppClient, *settled: str) -> list[Receipt]:
+    """All of the app, up to the verdicts of these pushes, each of which has one target; cursors without a gap."""
+    found: list[Receipt] = []
+    with trio.fail_after(LIMIT_S):
+        async with app.receipts(after="0") as stream:
+            while not set(settled) <= {receipt.msg_id for receipt in found if receipt.event in VERDICTS}:
+                found.append(await anext(stream))
+    assert [int(receipt.cursor) for receipt in found] == list(range(1, len(found) + 1))
+    return found
+
+
+def told(receipts: list[Receipt], msg_id: str) -> list[str]:
+    return [receipt.event for receipt in receipts if receipt.msg_id == msg_id]
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.9, 0.99, 1.0, 1.02, 1.1])
+async def test_a_deadline_is_told_once_though_the_server_is_killed_around_it(server: Server, after_s: float) -> None:
+    """Accepted, stored, overdue (C21)."""
+    async with running(server):
+        wires = [await server.device_wire() for _ in range(2)]
+        here, away = [await wire.ask("connect", app_key=APP_KEY, alias=f"user-{n}") for n, wire in enumerate(wires)]
+        await wires[1].abort()
+        async with server.app_client() as app:
+            rid = away["registration_id"]
+            await until_true(lambda: _is_away(app, rid), "the absence of one")
+            pushes = {
+                why: await app.push(
+                    audience={"alias": [alias]}, notification=HELLO, deliver_within=1, hold=why == "unheld", cid=why
+                )
+                for why, alias in (("unacknowledged", "user-0"), ("absent", "user-1"), ("unheld", "user-2"))
+            }
+            await trio.sleep(after_s)
+            server.kill()
+        await wires[0].abort()
+        await server.start()
+        begun = time.time()
+        overdue: dict[str, Receipt] = {}
+        async with server.app_client() as app:
+            with trio.fail_after(LIMIT_S):
+                async with app.receipts(after="0") as stream:
+                    while len(overdue) < 3:
+                        receipt = await anext(stream)
+                        assert receipt.event == "overdue"
+                        assert overdue.setdefault(receipt.msg_id, receipt) is receipt
+            # Noticed within a second (C21), from the start on; the others are for a machine that is busy.
+            assert time.time() - begun < 1 + 3
+            for why, answer in pushes.items():
+                told_of = overdue[answer.msg_id]
+                assert told_of.reason is not None
+                # The visit has ended with the server.
+                assert told_of.reason.why in (why, "absent"), told_of
+                assert (why == "unheld") == (told_of.reason.why == "unheld") == (told_of.registration_id is None)
+                again = await app.push(
+                    audience={"alias": [f"user-{list(pushes).index(why)}"]},
+                    notification=HELLO,
+                    deliver_within=1,
+                    hold=why == "unheld",
+                    cid=why,
+                )
+                assert again == answer
+            # The delivery goes on.
+            for number, who in enumerate((here, away)):
+                wire, _ = await come(server, who, alias=f"user-{2 * number}")
+                msg_id = pushes["unheld" if number else "unacknowledged"].msg_id
+                await until_note(wire, "message", msg_id)
+                await wire.tell("received", msg_id=msg_id)
+                await until_true(lambda m=msg_id: _is_received(app, m), "the acknowledgement")  # type: ignore[misc]
+                line = await app.timeline(msg_id, who["registration_id"])
+                assert [event.event for event in line.events].count("overdue") == 1
+                await wire.abort()
+            receipts = await receipts_of(app, *(answer.msg_id for answer in pushes.values()))
+            assert told(receipts, pushes["absent"].msg_id) == ["overdue", "fenced"]
+            assert told(receipts, pushes["unheld"].msg_id) == ["overdue", "received"]
+            assert told(receipts, pushes["unacknowledged"].msg_id) == ["overdue", "received"]
+
+
+async def _is_away(app: AppClient, registration_id: str) -> bool:
+    return not (await app.device(registration_id)).online
+
+
+RECALL_STEPS = ["asked", "answered", "notified", "answered by the device"]
+
+
+@pytest.mark.parametrize("step", RECALL_STEPS)
+async def test_a_recall_is_whole_or_was_not_answered_wherever_the_server_is_killed(server: Server, step: str) -> None:
+    """One device has acknowledged it, one was sent it, one is away (C22)."""
+    async with running(server):
+        wires = [await server.device_wire() for _ in range(3)]
+        who = [await wire.ask("connect", app_key=APP_KEY) for wire in wires]
+        await wires[2].abort()
+        app = await server.app_wire()
+        async with server.app_client() as client:
+            await until_true(lambda: _is_away(client, who[2]["registration_id"]), "the absence of one")
+        msg_id = (await app.ask("push", audience="all", notification=HELLO))["msg_id"]
+        for wire in wires[:2]:
+            await until_note(wire, "message", msg_id)
+        await wires[0].tell("received", msg_id=msg_id)
+        async with server.app_client() as client:
+            await until_true(lambda: _is_received(client, msg_id), "the acknowledgement")
+
+        asked = await app.request("push.recall", msg_id=msg_id)
+        split = None
+        if step != "asked":
+            split = (await app.receive())["result"]
+            assert split == {"recalled": 1, "on_the_way": 1, "received": 1, "settled": 0}, asked
+        if step in RECALL_STEPS[2:]:
+            for wire in wires[:2]:
+                await until_note(wire, "recall", msg_id)
+        if step == "answered by the device":
+            for wire in wires[:2]:
+                await wire.tell("withdrawn", msg_id=msg_id)
+        server.kill()
+        for wire in (*wires, app):
+            await wire.abort()
+
+        await server.start()
+        async with server.app_client() as client:
+            report = await report_of(client, msg_id)
+            statuses = await client.status(msg_id, [device["registration_id"] for device in who])
+            if split is None:
+                again = await client.recall(msg_id)
+                assert again.recalled + again.on_the_way + again.received + again.settled == 3
+            else:
+                assert (report.waiting, report.sent) == (0, 0)
+                assert report.received >= 1
+                assert statuses[who[2]["registration_id"]].state == "recalled"
+                assert statuses[who[1]["registration_id"]].state in ("recalled", "received")
+            for number, device in enumerate(who):
+                is_done = (await client.timeline(msg_id, device["registration_id"])).events[-1].event == "withdrawn"
+                marker = (await client.push(audience="all", notification=HELLO)).msg_id
+                for visit in range(2):
+                    wire, _ = await come(server, device)
+                    notes = [await wire.note()]
+                    while notes[-1]["params"]["msg_id"] != marker:
+                        notes.append(await wire.note())
+                    # Nothing recalled is sent; whoever may have it is told on each visit, before all messages.
+                    ours = [note["method"] for note in notes if note["params"]["msg_id"] == msg_id]
+                    is_told = number != 2 and not is_done and visit == 0
+                    assert ours == ["recall"] * is_told, (step, number, visit, notes)
+                    if is_told:
+                        assert notes[0]["method"] == "recall"
+                        await wire.tell("withdrawn", msg_id=msg_id)
+                    if visit == 1 or not is_told:
+                        await wire.tell("received", msg_id=marker)
+                        await until_true(
+                            lambda d=device, m=marker: _is_at(client, m, d, "received"),  # type: ignore[misc]
+                            "the acknowledgement",
+                        )
+                        await wire.abort()
+                        break
+                    # Told in order: when what comes behind the mark is answered, the mark was heard.
+                    await wire.ask("alias.get")
+                    await wire.abort()
+            await until_true(lambda: _has(client, msg_id, withdrawn=1), "the mark")
+            await client.recall(msg_id)
+            receipts = await receipts_of(client)
+            assert receipts == []
+            async with client.receipts(after="0") as stream:
+                found = [await soon(anext(stream)) for _ in range(4)]
+            assert len(found) == 4
+            final = await report_of(client, msg_id)
+            assert final.received + final.recalled == 3
+
+
+async def _is_at(app: AppClient, msg_id: str, device: Mapping[str, Any], state: str) -> bool:
+    status = await app.status(msg_id, [device["registration_id"]])
+    return status[device["registration_id"]].state == state
+
+
+async def _has(app: AppClient, msg_id: str, **at_least: int) -> bool:
+    numbers = asdict(await report_of(app, msg_id))
+    return all(numbers[name] >= count for name, count in at_least.items())
+
+
+HOLD_STEPS = ["accepted", "bound", "sent", "declined", "returned", "bound again", "sent again"]
+
+
+@pytest.mark.parametrize("step", HOLD_STEPS)
+async def test_what_is_held_comes_to_its_user_once_wherever_the_server_is_killed(server: Server, step: str) -> None:
+    """On the first device her account changes before she has seen it; she takes it on the second (C25)."""
+    number = HOLD_STEPS.index(step)
+    async with running(server):
+        first, second = [await server.device_wire() for _ in range(2)]
+        one, two = [await wire.ask("connect", app_key=APP_KEY) for wire in (first, second)]
+        async with server.app_client() as app:
+            held = await app.push(audience={"alias": ["anna"]}, notification=HELLO, hold=True, cid="held")
+            assert (held.targets, held.online, held.absent) == (1, 0, 1)
+            if number >= 1:
+                await first.request("alias.set", alias="anna")
+                await first.receive()
+            if number >= 2:
+                await until_note(first, "message", held.msg_id)
+            if number >= 3:
+                await first.ask("alias.set", alias="bert")
+                await first.tell("declined", msg_id=held.msg_id)
+            if number >= 4:
+                await until_true(lambda: _waits_for(app, held.msg_id, "anna"), "its return")
+            if number >= 5:
+                await second.request("alias.set", alias="anna")
+                await second.receive()
+            if number >= 6:
+                await until_note(second, "message", held.msg_id)
+            server.kill()
+        for wire in (first, second):
+            await wire.abort()
+
+        await server.start()
+        async with server.app_client() as app:
+            again = await app.push(audience={"alias": ["anna"]}, notification=HELLO, hold=True, cid="held")
+            assert again == held
+            report = await report_of(app, held.msg_id)
+            assert (report.waiting, report.sent) == (1, 0)
+            # Whoever else logs in on the first device does not get it.
+            other = await app.push(audience={"alias": ["bert"]}, notification=HELLO, hold=True)
+            wire, hello = await come(server, one, alias="bert")
+            assert hello["alias"] == "bert"
+            assert (await wire.note())["params"]["msg_id"] == other.msg_id
+            await wire.tell("received", msg_id=other.msg_id)
+            await until_true(lambda: _is_received(app, other.msg_id), "the acknowledgement")
+            assert wire.notes == []
+            wire_two, hello = await come(server, two, alias="anna")
+            note = await until_note(wire_two, "message", held.msg_id)
+            assert note["params"]["alias"] == "anna"
+            await wire_two.tell("received", msg_id=held.msg_id)
+            await until_true(lambda: _is_received(app, held.msg_id), "the acknowledgement")
+            receipts = await receipts_of(app, held.msg_id)
+            assert told(receipts, held.msg_id) == ["received"]
+            line = await app.timeline(held.msg_id, two["registration_id"])
+            names = [event.event for event in line.events]
+            assert names[:2] == ["accepted", "stored"], line
+            assert names.count("bound") == 1 + (number >= 1), line
+            assert names.count("held") == (number >= 1), line
+            assert names[-2:] == ["acknowledged", "received"], line
+            with pytest.raises(NoSuchMessage):
+                await app.timeline(held.msg_id, alias="anna")
+            await wire.abort()
+            await wire_two.abort()
+
+
+async def _waits_for(app: AppClient, msg_id: str, alias: str) -> bool:
+    try:
+        return (await app.timeline(msg_id, alias=alias)).state == "waiting"
+    except NoSuchMessage:
+        return False
+
+
+@pytest.mark.parametrize("step", ["stored", "told", "acknowledged", "kept for the consumer"])
+async def test_a_consumer_misses_no_receipt_wherever_the_server_is_killed(server: Server, step: str) -> None:
+    async with running(server):
+        device = await server.device_wire()
+        who = await device.ask("connect", app_key=APP_KEY)
+        app = await server.app_wire()
+        assert await app.ask("receipts.subscribe", consumer="books") == {"cursor": "0"}
+        cursors: list[int] = []
+        kept = 0
+        for round_number in range(3):
+            msg_ids = [(await app.ask("push", audience="all", notification=HELLO))["msg_id"] for _ in range(5)]
+            for msg_id in msg_ids:
+                await until_note(device, "message", msg_id)
+            await device.tell("received", msg_id=msg_ids[-1])
+            async with server.app_client() as client:
+                await until_true(lambda c=client, m=msg_ids[-1]: _is_received(c, m), "the verdict")  # type: ignore[misc]
+            stored = 5 * (round_number + 1)
+            if step != "stored":
+                while not cursors or cursors[-1] < stored:
+                    note = await app.note()
+                    cursors += [int(event["cursor"]) for event in note["params"]["events"]]
+            if step == "acknowledged":
+                await app.request("receipts.ack", cursor=str(cursors[-1]))
+            if step == "kept for the consumer":
+                await app.ask("receipts.ack", cursor=str(cursors[-1]))
+                kept = cursors[-1]
+            server.kill()
+            for wire in (app, device):
+                await wire.abort()
+
+            await server.start()
+            device, _ = await come(server, who)
+            app = await server.app_wire()
+            begin = int((await app.ask("receipts.subscribe", consumer="books"))["cursor"])
+            # Behind what it has acknowledged, never behind what it was not told.
+            assert kept <= begin <= max([0, *cursors]), (step, begin, cursors)
+            if step == "stored" or step == "told":
+                assert begin == 0
+            cursors = list(range(1, begin + 1))
+            while len(cursors) < stored:
+                note = await app.note()
+                cursors += [int(event["cursor"]) for event in note["params"]["events"]]
+            assert cursors == list(range(1, stored + 1))
+            if step == "acknowledged":
+                await app.ask("receipts.ack", cursor=str(cursors[-1]))
+                kept = cursors[-1]
+        for wire in (app, device):
+            await wire.abort()
+
+
+async def test_a_timeline_is_in_order_after_kill_nine(server: Server) -> None:
+    async with running(server):
+        wire = await server.device_wire()
+        who = await wire.ask("connect", app_key=APP_KEY)
+        async with server.app_client() as app:
+            await trio.sleep(0.2)
+            answer = await app.push(audience="all", notification=HELLO)
+            await until_note(wire, "message", answer.msg_id)
+            server.kill()
+        await wire.abort()
+        await server.start()
+        wire, _ = await come(server, who)
+        await until_note(wire, "message", answer.msg_id)
+        await wire.tell("received", msg_id=answer.msg_id)
+        async with server.app_client() as app:
+            await until_true(lambda: _is_received(app, answer.msg_id), "the acknowledgement")
+            line = await app.timeline(answer.msg_id, who["registration_id"])
+        instants = [event.at for event in line.events]
+        assert instants == sorted(instants), line
+        await wire.abort()
+
+
+async def test_a_timeline_says_that_it_may_have_been_sent_though_the_device_is_not_back_since_the_crash(
+    server: Server,
+) -> None:
+    async with running(server):
+        wire = await server.device_wire()
+        who = await wire.ask("connect", app_key=APP_KEY)
+        async with server.app_client() as app:
+            answer = await app.push(audience="all", notification=HELLO)
+            await until_note(wire, "message", answer.msg_id)
+            server.kill()
+        await wire.abort()
+        await server.start()
+        async with server.app_client() as app:
+            await app.recall(answer.msg_id)
+            line = await app.timeline(answer.msg_id, who["registration_id"])
+        assert [event.event for event in line.events] == ["accepted", "stored", "sent", "recalled"]
+        # It is told, so somebody knows.
+        wire, _ = await come(server, who)
+        await until_note(wire, "recall", answer.msg_id)
+        await wire.abort()
+
+
+# --- A store of the version before -------------------------------------------------------------------------------
+
+
+async def test_a_store_of_version_1_is_served_delivers_reports_and_recalls(server: Server) -> None:
+    now = time.time_ns() // 1_000_000
+    secret = b"s" * 32
+    later = now + 3_600_000
+    ids = [registration_id(bytes([number]) * REGISTRATION_ID_BYTES) for number in range(3)]
+    with contextlib.closing(sqlite3.connect(server.folder / "pushactors.db", isolation_level=None)) as old:
+        bring_up(old, "it", MIGRATIONS[:1])
+        old.execute("INSERT INTO owner VALUES (1, 1, 7, 1000, 3, 3, ?)", (secret,))
+        old.execute("INSERT INTO apps VALUES (1, ?)", (APP_KEY,))
+        for number, rid in enumerate(ids, 1):
+            row = (number, rid, f"user-{number}", number, now - 1000)
+            old.execute("INSERT INTO devices VALUES (?, 1, ?, 'other', ?, ?, '[]', NULL, ?, NULL, NULL)", row)
+        zeros = ", ".join(["0"] * 6)
+        # 1: waits for all three, and the first has received it. 2: waits for the second. 3: struck, for the second.
+        for msg_id, targets, unsettled, received in ((1, 3, 2, 1), (2, 1, 1, 0), (3, 1, 1, 0)):
+            # What was received, was opened.
+            row = (msg_id, now - 500, later, targets, unsettled, received, received, now - 500)
+            old.execute(f"INSERT INTO pushes VALUES (?, 1, ?, ?, NULL, ?, ?, ?, {zeros}, ?, 0, 0, ?)", row)
+            body = json.dumps({"notification": {"alert": f"number {msg_id}"}}).encode()
+            old.execute("INSERT INTO contents VALUES (?, ?)", (msg_id, body))
+        old.execute("INSERT INTO deliveries VALUES (1, 1, ?, ?, 1)", (Verdict.RECEIVED, now - 400))
+        for device_no, msg_id, strike in ((2, 1, None), (3, 1, None), (2, 2, None), (2, 3, Verdict.REPLACED)):
+            old.execute("INSERT INTO mailbox VALUES (?, ?, ?, NULL, ?)", (device_no, msg_id, later, strike))
+    who = [{"registration_id": rid, "device_secret": device_secret(secret, AppKey(APP_KEY), rid)} for rid in ids]
+    async with running(server):
+        async with server.app_client() as app:
+            await until_true(lambda: _has(app, "3", replaced=1), "the strike of before")
+            report = await report_of(app, "1")
+            assert (report.waiting, report.received, report.opened) == (2, 1, 1)
+            wire, hello = await come(server, who[1])
+            assert (hello["alias"], hello["waiting"]) == ("user-2", 2)
+            notes = [(await wire.note())["params"] for _ in range(2)]
+            assert [note["msg_id"] for note in notes] == ["1", "2"]
+            assert notes[0]["notification"] == {"alert": "number 1"}
+            await wire.tell("received", msg_id="1")
+            await until_true(lambda: _has(app, "1", received=2), "the acknowledgement")
+            split = await app.recall("1")
+            assert asdict(split) == {"recalled": 1, "on_the_way": 0, "received": 2, "settled": 0}
+            await until_note(wire, "recall", "1")
+            await wire.tell("withdrawn", msg_id="1")
+            await until_true(lambda: _has(app, "1", withdrawn=1, recalled=1), "the mark")
+            first, _ = await come(server, who[0])
+            fresh = (await app.push(audience={"alias": ["user-1"]}, notification=HELLO)).msg_id
+            assert int(fresh) >= 1000
+            # It was opened: whether it is still to be seen there, nobody wrote down.
+            await until_note(first, "message", fresh)
+            await first.abort()
+            receipts = await receipts_of(app, "3")
+            assert told(receipts, "3") == ["replaced"]
+            for msg_id, rid in (("1", ids[0]), ("1", ids[1]), ("1", ids[2]), ("2", ids[1]), ("3", ids[1])):
+                line = await app.timeline(msg_id, rid)
+                assert line.events[0].event == "accepted"
+            await wire.abort()
+            server.kill()
+        await server.start()
+        async with server.app_client() as app:
+            report = await report_of(app, "1")
+            assert (report.received, report.recalled, report.withdrawn) == (2, 1, 1)
+            wire, hello = await come(server, who[1])
+            assert hello["waiting"] == 1
+            assert (await wire.note())["params"]["msg_id"] == "2"
+            await wire.abort()
 
 
 # --- Signals -----------------------------------------------------------------------------------------------------

@@ -158,6 +158,96 @@ async def test_a_start_in_five(terminals: Terminals) -> None:
     assert "hello" not in shown.out[before:]
 
 
+def said(title: str) -> list[tuple[str, ...]]:
+    """The numbered steps of a section: everything in each that stands in the type of code."""
+    numbered = re.findall(r"^\d+\. (.+?)(?=^\d+\. |^###|\Z|^$)", section(title), re.MULTILINE | re.DOTALL)
+    return [tuple(re.findall(r"`([^`]+)`", each)) for each in numbered]
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+async def test_it_arrives(terminals: Terminals, is_killed: bool) -> None:
+    """The three situations, in their order; once more with the server killed between any two of them."""
+    (watch, *_), (phone, *_), late, recall, again, course, only, bob, refused, held, carol = said(
+        "Make sure that it arrives"
+    )
+    await first_start(terminals, "pushactors serve")
+    server = await terminals.serve("pushactors serve")
+    watching = terminals.open("watching", watch)
+    await until(lambda: "Watching the receipts" in watching.err, "the subscription")
+    # A server that was killed goes on with other numbers.
+    numbers: list[str] = []
+
+    def with_numbers(text: str) -> str:
+        return re.sub(r"(msg_id|recall|status|timeline) (\d)\b", lambda m: f"{m[1]} {numbers[int(m[2]) - 1]}", text)
+
+    async def push(command: str) -> str:
+        answer = (await terminals.run(command)).strip()
+        numbers.extend(re.findall(r"^msg_id (\d+):", answer))
+        return answer
+
+    async def told(words: str) -> None:
+        await until(lambda: words in watching.out, f"the receipt that says {words!r}")
+
+    async def maybe_kill() -> None:
+        nonlocal server
+        if is_killed:
+            server.kill()
+            server = await terminals.serve("pushactors serve")
+
+    async def logged_in(command: str, user: str) -> Process:
+        opened = terminals.open(f"phone of {user}", command)
+        before = len(opened.err)
+        await until(lambda: f"{user} is logged in" in opened.err[before:], f"the phone of {user}")
+        return opened
+
+    # It must be received, or somebody must act.
+    (await logged_in(phone, "alice")).kill()
+    asked, answer, overdue, *others = late
+    assert await push(asked) == with_numbers(answer)
+    await told(overdue)
+    watched = (ROOT / "pushactors" / "cli" / "watch.py").read_text()
+    assert all(words.split()[0] in watched for words in others)
+    await maybe_kill()
+    asked, split = recall
+    assert (await terminals.run(with_numbers(asked))).strip() == with_numbers(split)
+    asked, device, received = again
+    await push(asked)
+    shown = await logged_in(device, "alice")
+    await until(lambda: "Your order is at the door" in shown.out, "the second message")
+    assert "was shipped" not in shown.out
+    await told(received)
+    status, timeline, *words = course
+    [of_one] = (await terminals.run(with_numbers(status))).splitlines()
+    events = await terminals.run(with_numbers(timeline).replace("ID", of_one.split()[0]))
+    assert [line.split("  ")[-1] for line in events.splitlines()[1:]] == words
+
+    # Several accounts on one device.
+    shown.kill()
+    [asked] = only
+    await push(asked)
+    await maybe_kill()
+    device, fenced, *_ = bob
+    shown = await logged_in(device, "bob")
+    await told(fenced)
+    assert "alice" not in shown.out
+
+    # Messages for somebody who is logged out.
+    asked, refusal = refused
+    assert (await terminals.run(f"{asked} 2>&1 || echo $?")).strip() == f"{refusal}\n1"
+    asked, answer = held
+    assert await push(asked) == with_numbers(answer)
+    await maybe_kill()
+    shown.kill()
+    [device] = carol
+    shown = await logged_in(device, "carol")
+    await until(lambda: " to carol] Welcome back\n" in shown.out, "the message that was held")
+    # The watcher comes back by itself, and says everything once.
+    await until(lambda: watching.out.count("received") == 2, "the last receipt")
+    for number, words_of_it in ((1, "overdue"), (1, "recalled"), (2, "received"), (3, "fenced"), (4, "received")):
+        said_of_it = rf" \[{numbers[number - 1]}\] \S+ {words_of_it}"
+        assert len(re.findall(said_of_it, watching.out)) == 1, watching.out
+
+
 async def test_what_else_the_page_says_of_the_command_line(terminals: Terminals) -> None:
     await first_start(terminals, "pushactors serve")
     await terminals.serve("pushactors serve")
@@ -195,12 +285,12 @@ async def test_the_files_are_those_that_the_page_names(terminals: Terminals) -> 
 
 
 async def test_the_examples_in_python_do_what_they_say(terminals: Terminals) -> None:
-    device, app = EXAMPLES
+    device, app, told = EXAMPLES
     await first_start(terminals, "pushactors serve")
     await terminals.serve("pushactors serve")
     configuration = tomllib.loads((terminals.folder / "pushactors.toml").read_text())
     listen, [served] = configuration["listen"], configuration["app"]
-    for name, example in (("device.py", device), ("app.py", app)):
+    for name, example in (("device.py", device), ("app.py", app), ("told.py", told)):
         for here, there in (
             ("127.0.0.1:8600", listen["devices"]),
             ("127.0.0.1:8601", listen["apps"]),
@@ -236,6 +326,11 @@ async def test_the_examples_in_python_do_what_they_say(terminals: Terminals) -> 
     await until(lambda: "afterwards" in listening.out[before:], "the next message")
     assert "Order 42" not in listening.out[before:]
     assert not listening.is_over
+
+    # "The same app server, told what becomes of it."
+    [msg_id] = re.findall(r"Accepted as (\d+)", said)
+    following = terminals.open("told", f"{python} -u told.py")
+    await until(lambda: f"{msg_id} received\n" in following.out, "the receipt")
 
 
 def test_the_errors_that_the_page_names_can_be_imported() -> None:

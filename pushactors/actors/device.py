@@ -1,7 +1,8 @@
 """One device: its mailbox and its visit, carried out.
 
-1. The mailbox decides; this actor books what was decided in a unit of work, and hands to the visit what may go.
-2. A verdict is booked with the unit that caused it: what a newcomer replaces is durable together with it (C2).
+1. The mailbox decides; this actor books what was decided (`mailbox`), and hands to the visit what may go.
+2. The times of sending are kept beside what is on the wire (`sendings`), recalls that the device must hear of beside
+   what it is sent (`notices`).
 3. Nothing is handed to a visit before the device has been answered (`resume`): not on arrival (C15), not while it waits
    for its own change of alias. Nor before a change that somebody else made is durable (C14).
 4. An event of a visit that is not the present one is ignored, and counted by whoever brought it (C11).
@@ -15,37 +16,23 @@ from collections.abc import Callable, Mapping, Sequence
 import trio
 
 from pushactors.actors.hold import Hold
-from pushactors.actors.inbox import Inbox, as_owner
+from pushactors.actors.inbox import as_owner
+from pushactors.actors.mailbox import MailboxActor
 from pushactors.actors.tenant import Tenant
 from pushactors.actors.unit import Unit
 from pushactors.actors.visits import Ending, Visit
 from pushactors.actors.wire_count import WireCount
-from pushactors.domain.effects import Effect, Settled
-from pushactors.domain.mailbox import Entry, Mailbox
+from pushactors.domain.effects import Effect, Returned
+from pushactors.domain.entry import Entry
 from pushactors.domain.message import Mark, Message, Verdict
 from pushactors.stores import contract
-from pushactors.wire.ids import Alias, Binding, DeviceNo, Millis, MsgId, UnitNo, VisitId
+from pushactors.wire.ids import Alias, Binding, DeviceNo, Millis, MsgId, UnitNo, VisitId, VisitNo
 
 
-class DeviceActor:
+class DeviceActor(MailboxActor):
     """See the law on top. Every public method is one piece of work: done whole, or the actor has crashed."""
 
-    __slots__ = (
-        "_clock",
-        "_fetch",
-        "_hold",
-        "_on_the_wire",
-        "alias",
-        "device_no",
-        "full_since",
-        "inbox",
-        "is_deleted",
-        "last_unit",
-        "mailbox",
-        "tenant",
-        "used",
-        "visit",
-    )
+    __slots__ = ("_hold", "full_since")
 
     def __init__(
         self,
@@ -53,42 +40,14 @@ class DeviceActor:
         tenant: Tenant,
         on_the_wire: WireCount,
         clock: Callable[[], Millis],
-        fetch: Callable[[DeviceActor, Sequence[MsgId]], None],
+        fetch: Callable[[MailboxActor, Sequence[MsgId]], None],
     ) -> None:
-        """`fetch` brings the content of those messages to `bodies`, soon."""
-        self.device_no = device_no
-        self.tenant = tenant
-        self.inbox = Inbox(f"Device {device_no}")
-        self.mailbox = Mailbox(Binding(0))
-        self.alias: Alias | None = None
-        self.visit: Visit | None = None
-        self.last_unit = UnitNo(0)
-        """The last unit that this device has a part in."""
+        super().__init__(device_no, tenant, on_the_wire, clock, fetch)
         self.full_since: float | None = None
         """Since when (Trio time) the window is full and nothing has been acknowledged (C12)."""
-        self.used = True
-        """Whether anything happened here since this was last set to False."""
-        self.is_deleted = False
-        self._on_the_wire = on_the_wire
-        self._clock = clock
-        self._fetch = fetch
         self._hold = Hold()
 
     # --- Life --------------------------------------------------------------------------------------------------------
-
-    def restore(self, row: contract.MailboxRow) -> None:
-        """Takes the state that the store has, before the inbox opens. What had a visit has lost it (C3)."""
-        self.alias = row.device.alias
-        self.mailbox = Mailbox(
-            row.device.binding,
-            (
-                Entry(d.msg_id, d.expires_at, d.overrides, d.binding, at=d.sent_at, strike=d.strike)
-                for d in row.deliveries
-            ),
-        )
-        effects: list[Effect] = []
-        self.mailbox.end_lost_visit(self._clock(), effects)
-        self._book_alone(effects)
 
     async def run(self) -> None:
         """The actor's task: opens the door, and returns when it is retired. Raises what it crashed on."""
@@ -101,10 +60,18 @@ class DeviceActor:
     # --- Deliveries --------------------------------------------------------------------------------------------------
 
     @as_owner
-    def deliver(self, message: Message, binding: Binding | None, unit: Unit, gate: UnitNo) -> Verdict | None:
-        """A newcomer; its verdict if it has one at once. It is sent when `gate` is durable, at once if it is."""
+    def deliver(
+        self,
+        message: Message,
+        binding: Binding | None,
+        unit: Unit,
+        gate: UnitNo,
+        held_for: Alias | None = None,
+    ) -> Verdict | None:
+        """A newcomer; its verdict if it has one at once. It is sent when `gate` is durable, at once if it is.
+        `held_for`: the alias that it waits for when it may not wait here."""
         if self.is_deleted:
-            return Verdict.MISSED
+            return Verdict.MISSED if held_for is None else Verdict.FENCED
         visit = self.visit
         limits = self.tenant.limits
         if visit is None:
@@ -112,7 +79,16 @@ class DeviceActor:
         else:
             limit = limits.backlog_limit
             room = max(0, limits.window - self.mailbox.sent_count()) if visit.is_taking() else 0
-        entry = Entry(message.msg_id, message.expires_at, message.overrides, binding, message.sent_at, gate, message)
+        entry = Entry(
+            message.msg_id,
+            message.expires_at,
+            message.overrides,
+            binding,
+            message.sent_at,
+            gate,
+            message,
+            held_for=held_for,
+        )
         effects: list[Effect] = []
         verdict = self.mailbox.enter(entry, limit, room, effects)
         self._book(effects, unit)
@@ -143,12 +119,15 @@ class DeviceActor:
             return
         effects: list[Effect] = []
         now, window = self._clock(), self.tenant.limits.window
+        while visit.is_taking() and (recalled := self._notices.next_to_tell(now, durable)) is not None:
+            visit.tell_recall(recalled)
         while visit.is_taking():
             entry = self.mailbox.next_to_send(now, durable, window, effects)
             if entry is None or entry.message is None:
                 break
             visit.hand(entry.message, self.alias if entry.binding is not None else None)
             self._on_the_wire.on(entry.msg_id, self.device_no)
+            self.sendings.sent(entry.msg_id, now)
         if self.full_since is None and self.mailbox.sent_count() >= window:
             self.full_since = trio.current_time()
         self._book_alone(effects)
@@ -181,6 +160,8 @@ class DeviceActor:
         unit = self.tenant.book.open()
         self._book(effects, unit)
         unit.changes.append(contract.Marked(msg_id, self.device_no, mark, self._clock()))
+        if self._notices.answered(msg_id):
+            unit.changes.append(contract.NoticeAnswered(msg_id, self.device_no))
         unit.close()
         self._moved_on(effects)
 
@@ -202,6 +183,9 @@ class DeviceActor:
             self.visit = displaced
         self.used = True
         self.last_unit = unit.number
+        self.sendings.visit = VisitNo(self.sendings.visit + 1)
+        unit.changes.append(contract.Arrived(self.device_no, self._clock(), self.sendings.visit))
+        self._notices.begin()
         self.mailbox.arrive(visit.visit_id)
         self.visit = visit
         self._hold.renew(unit.number)
@@ -228,15 +212,20 @@ class DeviceActor:
     def _leave(self, visit_id: VisitId, unit: Unit) -> bool:
         was_sent = [entry.msg_id for entry in self.mailbox.sent]
         effects: list[Effect] = []
-        if not self.mailbox.leave(visit_id, self._clock(), effects):
+        now = self._clock()
+        if not self.mailbox.leave(visit_id, now, effects):
             return False
         self.visit = None
         self.full_since = None
+        self.absent_since = now
         self._book(effects, unit)
+        unit.changes += self.sendings.write(self.device_no, now)
+        unit.changes.append(contract.Left(self.device_no, now))
         # Those that wait again are off the wire as of now; the settled ones when that is durable.
-        settled = {effect.msg_id for effect in effects}
+        settled = {effect.entry.msg_id if isinstance(effect, Returned) else effect.msg_id for effect in effects}
         for msg_id in was_sent:
             if msg_id not in settled:
+                self.sendings.take(msg_id)
                 self._on_the_wire.off(msg_id, self.device_no)
         return True
 
@@ -265,13 +254,6 @@ class DeviceActor:
         unit.then.append(told)
 
     @as_owner
-    def expire(self) -> None:
-        """Settles what ran out while it waited."""
-        effects: list[Effect] = []
-        self.mailbox.expire(self._clock(), effects)
-        self._book_alone(effects)
-
-    @as_owner
     def delete(self, unit: Unit) -> None:
         """The device is no longer one of its app: everything is settled, the visit ends."""
         effects: list[Effect] = []
@@ -286,31 +268,3 @@ class DeviceActor:
                 self.visit = None
 
             unit.then.append(told)
-
-    @as_owner
-    def contents(self) -> list[tuple[MsgId, bool, Millis]]:
-        """What is unsettled, in order: (msg_id, whether it is sent, since when)."""
-        self.used = True
-        sent = [(entry.msg_id, True, entry.at) for entry in self.mailbox.sent]
-        return sent + [(entry.msg_id, False, entry.at) for entry in self.mailbox.waiting]
-
-    # --- Booking -----------------------------------------------------------------------------------------------------
-
-    def _book_alone(self, effects: list[Effect]) -> None:
-        if effects:
-            unit = self.tenant.book.open()
-            self._book(effects, unit)
-            unit.close()
-
-    def _book(self, effects: list[Effect], unit: Unit) -> None:
-        """Writes what was decided into a unit, and remembers to be here until that is durable."""
-        self.used = True
-        self.last_unit = unit.number
-        now = self._clock()
-        for effect in effects:
-            if isinstance(effect, Settled):
-                unit.changes.append(contract.Settled(effect.msg_id, self.device_no, effect.verdict, now))
-                if effect.was_sent:
-                    unit.off_the_wire.append((effect.msg_id, self.device_no))
-            else:
-                unit.changes.append(contract.Struck(effect.msg_id, self.device_no, effect.verdict))

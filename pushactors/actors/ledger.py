@@ -22,9 +22,9 @@ from pushactors.actors.tally import Tally
 from pushactors.actors.unit import Book, Unit
 from pushactors.actors.wire_count import WireCount
 from pushactors.errors import ActorCrashed, StoreBusy, StoreFailure
-from pushactors.stores.contract import Store
+from pushactors.stores.contract import Accepted, Marked, Overdue, Settled, Stamped, Store
 from pushactors.stores.patience import patient
-from pushactors.wire.ids import AppNo, MsgId
+from pushactors.wire.ids import AppNo, Millis, MsgId
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -38,8 +38,11 @@ READING_S = 0.005
 class Ledger:
     """Owns what is decided and not yet durable, of all apps. See the law on top."""
 
-    def __init__(self, store: Store, last_commit: int, on_the_wire: WireCount, tally: Tally) -> None:
+    def __init__(
+        self, store: Store, last_commit: int, on_the_wire: WireCount, clock: Callable[[], Millis], tally: Tally
+    ) -> None:
         self._store = store
+        self._clock = clock
         self._number = last_commit
         self._tally = tally
         self._books: dict[AppNo, Book] = {}
@@ -106,9 +109,11 @@ class Ledger:
         changes = [change for _, unit in self._in_flight for change in unit.changes]
         if changes:
             number = self._number
+            self._tally.add("committed_changes", count=len(changes))
+            if any(isinstance(change, Accepted) for change in changes):
+                changes.append(Stamped(self._clock()))
             ignored = await patient(lambda: self._store.commit(number, changes))
             self._tally.add("commits")
-            self._tally.add("committed_changes", count=len(changes))
             self._tally.add("ignored", "store", ignored)
         in_flight, self._in_flight = self._in_flight, []
         for book, unit in in_flight:
@@ -118,6 +123,9 @@ class Ledger:
         for _, unit in in_flight:
             for told in unit.then:
                 self._tell(told)
+        for book in {book: None for book, unit in in_flight if book.followers and _has_receipts(unit)}:
+            for follower in tuple(book.followers):
+                self._tell(follower)
 
     def _tell(self, told: Callable[[], None]) -> None:
         try:
@@ -151,6 +159,15 @@ class Ledger:
                 raise
         finally:
             read.done.set()
+
+
+def _has_receipts(unit: Unit) -> bool:
+    """Whether there may be something in it that app servers are told of (C20)."""
+    return any(
+        isinstance(change, Settled | Marked | Overdue)
+        or (isinstance(change, Accepted) and any(target.verdict is not None for target in change.targets))
+        for change in unit.changes
+    )
 
 
 class _Read(Generic[T]):

@@ -16,7 +16,7 @@ from functools import partial
 
 import trio
 
-from pushactors.actors.router import Router, TagChange
+from pushactors.actors.router import Permit, Router, TagChange
 from pushactors.actors.tenant import Tenant
 from pushactors.actors.unit import Unit
 from pushactors.actors.visits import Visit
@@ -42,6 +42,7 @@ class Hello:
     platform: Platform | None = None
     alias: Alias | None = None
     tags: tuple[Tag, ...] | None = None
+    permit: Permit | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ class Registrar:
         """Registers or recognises a device, logs its user in, and opens its visit: all of it or nothing (C11, C15).
 
         The device must be told, and then resumed, once that is durable. Raises `NoSuchDevice`, `Unauthorized`,
-        `AliasFull`, `InternalError`.
+        `AliasFull`, `InternalError`; a `permit` that is needed and is not good is `Unauthorized` as well (C17).
         """
         await self._router.sound()
         if hello.registration_id is not None:
@@ -118,14 +119,21 @@ class Registrar:
     ) -> Welcome:
         router = self._router
 
+        def find() -> Registration | None:
+            return router.find(registration_id) if registration_id is not None else None
+
         def touches() -> list[Registration]:
-            known = router.find(registration_id) if registration_id is not None else None
+            known = find()
             loses = router.who_loses(hello.alias, known) if hello.alias else None
             return [each for each in (known, loses) if each is not None]
 
-        await router.bring_to_rest(touches)
-        touched = touches()
-        known = touched[0] if registration_id is not None else None
+        # Before anything else is told of the alias, such as that it is full; and once more, because while the device is
+        # brought to rest its alias may become another.
+        router.check_permit(registration_id, hello.alias, hello.permit)
+        free = await router.ready_to_bind(touches, hello.alias, find)
+        router.check_permit(registration_id, hello.alias, hello.permit)
+        touched = [*touches(), *router.waiting_for(hello.alias)]
+        known = find()
         with router.step(touched) as unit:
             if known is None:
                 registration = self._register(hello, install, unit)
@@ -136,10 +144,10 @@ class Registrar:
                 router.undo_by(partial(setattr, registration, "platform", registration.platform))
                 registration.platform = hello.platform
                 unit.changes.append(contract.PlatformChanged(registration.device_no, hello.platform))
-            router.bind(registration, hello.alias, unit, by_device=True)
+            router.bind(registration, hello.alias, unit, by_device=True, free=free)
             if hello.tags is not None:
                 router.retag(registration, TagChange(hello.tags, replace=True), unit)
-            self._see(registration, unit)
+            router.saw(registration, self._clock())
             waiting = router.device(registration).arrive(visit, unit)
         if install is not None:
             # The store finds it as soon as it is durable; until then, this does.
@@ -195,7 +203,7 @@ class Registrar:
             return
         with suppress(ActorCrashed), self._router.step([registration]) as unit:
             if device.leave(visit_id, unit):
-                self._see(registration, unit)
+                self._router.saw(registration, self._clock())
 
     async def delete(self, registration_id: RegistrationId, visit_id: VisitId | None = None) -> None:
         """The device is no longer one of this app: its mailbox is settled, its visit ends. `visit_id`: the visit that

@@ -4,7 +4,8 @@
    that every push is wholly before or wholly after it (C13, C14). What it touches is brought to rest first.
 2. What is refused changes nothing.
 3. It decides ahead of the disk. Whoever asked is told when the app's book says that it is durable (C2).
-4. If a step fails halfway, its unit is abandoned, and the devices that it touched are rebuilt from the store. If it was
+4. What waits for an alias enters the mailbox of the device on which it is set, in the same step (C25).
+5. If a step fails halfway, its unit is abandoned, and the devices that it touched are rebuilt from the store. If it was
    a device that failed, the step is taken back. If it was the router, its directory is loaded anew, and who asks
    meanwhile waits; more than `RELOADS` times in `RELOADS_WITHIN_S` is a fault of ours that starting again does not
    mend: then the process falls.
@@ -14,24 +15,23 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 import trio
 
 from pushactors.actors.tally import Tally
 from pushactors.actors.tenant import Tenant
 from pushactors.actors.unit import Unit
-from pushactors.actors.visits import Visit
+from pushactors.actors.whereabouts import Devices, Held, Whereabouts
 from pushactors.domain.aliases import TAGS_MAX, Directory, Registration
-from pushactors.domain.audience import Audience
-from pushactors.errors import ActorCrashed, InternalError, Invalid, NoSuchDevice, PushactorsError, VisitEnded
+from pushactors.domain.credentials import AliasPermit
+from pushactors.errors import ActorCrashed, InternalError, Invalid, PushactorsError, VisitEnded
 from pushactors.stores import contract
 from pushactors.stores.patience import patient
-from pushactors.wire.ids import Alias, Binding, DeviceNo, Millis, MsgId, Platform, RegistrationId, Tag, VisitId
+from pushactors.wire.ids import Alias, Binding, DeviceNo, Millis, MsgId, RegistrationId, Tag, VisitId
 
 log = logging.getLogger(__name__)
 
@@ -39,26 +39,8 @@ LOADED_AT_ONCE = 10_000
 RELOADS = 3
 RELOADS_WITHIN_S = 60.0
 
-
-class Device(Protocol):
-    """What is seen here of a device's actor. Each call is done whole, or raises `ActorCrashed`."""
-
-    def arrive(self, visit: Visit, unit: Unit) -> int: ...
-    def leave(self, visit_id: VisitId, unit: Unit) -> bool: ...
-    def rebind(self, alias: Alias | None, binding: Binding, unit: Unit, by_device: bool) -> None: ...
-    def delete(self, unit: Unit) -> None: ...
-    def contents(self) -> list[tuple[MsgId, bool, Millis]]: ...
-
-
-class Devices(Protocol):
-    """Where the device actors are."""
-
-    def at_rest(self, device_no: DeviceNo) -> Device | None: ...
-    def enroll(self, device_no: DeviceNo, tenant: Tenant) -> Device: ...
-    async def ready(self, device_nos: Iterable[DeviceNo], tenant: Tenant) -> Sequence[Device]: ...
-    def is_present(self, device_no: DeviceNo) -> bool: ...
-    def visit_id(self, device_no: DeviceNo) -> VisitId | None: ...
-    def rebuild(self, device_no: DeviceNo, why: str) -> None: ...
+Permit = Callable[[], AliasPermit]
+"""What a device shows for the alias that it names. Raises `Unauthorized` if that is nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +58,23 @@ class TagChange:
 NO_TAG_CHANGE = TagChange()
 
 
-class Router:
+class Router(Whereabouts):
     """See the law on top. Every method decides and returns; none waits for the disk."""
 
-    def __init__(self, tenant: Tenant, store: contract.Store, devices: Devices, tally: Tally) -> None:
-        self._tenant = tenant
+    def __init__(
+        self,
+        tenant: Tenant,
+        store: contract.Store,
+        devices: Devices,
+        held: Held,
+        next_place: Callable[[], int],
+        tally: Tally,
+    ) -> None:
+        """`next_place`: a number over that of every message accepted so far, and below that of every later one."""
+        super().__init__(tenant, devices, held)
         self._store = store
-        self._devices = devices
+        self._next_place = next_place
         self._tally = tally
-        self._directory = Directory()
-        self._is_sound = trio.Event()
         self._fault = trio.Event()
         self._reloads: deque[float] = deque()
         self._seen_meanwhile: dict[RegistrationId, Millis] = {}
@@ -96,6 +85,7 @@ class Router:
 
     async def load(self) -> None:
         """Reads the directory from the store. Nobody is answered before that."""
+        await self._held.load()
         directory = Directory()
         after = DeviceNo(0)
         while True:
@@ -115,7 +105,7 @@ class Router:
             self._is_sound.set()
 
     async def run(self) -> None:
-        """Loads the directory again when it can no longer be trusted (law 4)."""
+        """Loads the directory again when it can no longer be trusted (law 5)."""
         while True:
             await self._fault.wait()
             self._fault = trio.Event()
@@ -128,19 +118,17 @@ class Router:
             await self._tenant.book.told()
             await self.load()
 
-    async def sound(self) -> None:
-        """Returns when the directory can be trusted, in such a turn."""
-        while not self._is_sound.is_set():
-            await self._is_sound.wait()
-
     # --- Changing ----------------------------------------------------------------------------------------------------
 
-    async def set_alias(self, registration_id: RegistrationId, alias: Alias, visit_id: VisitId) -> Alias | None:
+    async def set_alias(
+        self, registration_id: RegistrationId, alias: Alias, visit_id: VisitId, permit: Permit | None = None
+    ) -> Alias | None:
         """The device logs `alias` in ("": nobody) on that visit; the alias before. It must be told, and then resumed.
 
-        Raises `AliasFull`, `NoSuchDevice`, `VisitEnded`.
+        `permit`: what it shows for it, asked for where one is needed (C17). Raises `AliasFull`, `NoSuchDevice`,
+        `Unauthorized`, `VisitEnded`.
         """
-        _, previous = await self._change(registration_id, alias, NO_TAG_CHANGE, visit_id)
+        _, previous = await self._change(registration_id, alias, NO_TAG_CHANGE, visit_id, permit)
         return previous
 
     async def set_tags(
@@ -161,7 +149,12 @@ class Router:
         await self._change(registration_id, alias, tags, None)
 
     async def _change(
-        self, registration_id: RegistrationId, alias: Alias | None, tags: TagChange, visit_id: VisitId | None
+        self,
+        registration_id: RegistrationId,
+        alias: Alias | None,
+        tags: TagChange,
+        visit_id: VisitId | None,
+        permit: Permit | None = None,
     ) -> tuple[Registration, Alias | None]:
         """The registration afterwards, and the alias before. `visit_id`: the visit that asks, if a device does."""
 
@@ -172,14 +165,18 @@ class Router:
             loses = self.who_loses(alias, registration) if alias else None
             return [registration] if loses is None else [registration, loses]
 
-        await self.bring_to_rest(touched)
+        # Before anything else is told of the alias, such as that it is full.
+        self.check_permit(registration_id, alias, permit)
+        free = await self.ready_to_bind(touched, alias, lambda: self.find(registration_id))
         registration = self.find(registration_id)
         self.check_visit(registration, visit_id)
+        # Once more: while it was brought to rest, its alias may have become another.
+        self.check_permit(registration_id, alias, permit)
         if len(tags.of(registration.tags)) > TAGS_MAX:
             raise Invalid(f"A device has at most {TAGS_MAX} tags.", "tags")
         previous = registration.alias
-        with self.step(touched()) as unit:
-            self.bind(registration, alias, unit, by_device=visit_id is not None)
+        with self.step([*touched(), *self.waiting_for(alias)]) as unit:
+            self.bind(registration, alias, unit, by_device=visit_id is not None, free=free)
             self.retag(registration, tags, unit)
         return registration, previous
 
@@ -194,18 +191,40 @@ class Router:
 
     # --- The parts of a step -----------------------------------------------------------------------------------------
 
-    async def bring_to_rest(self, touched: Callable[[], Iterable[Registration]]) -> None:
-        """Returns in a turn in which the directory is sound and every device that is touched is at rest."""
+    async def ready_to_bind(
+        self,
+        touched: Callable[[], Iterable[Registration]],
+        alias: Alias | None,
+        newcomer: Callable[[], Registration | None],
+    ) -> set[MsgId] | None:
+        """Like `bring_to_rest`, with what waits for `alias`; which of that, and of what others may give back in the
+        step, is free for the newcomer: a device gets each push once. None: all of it, because it is new."""
+        free: set[MsgId] = set()
+        asked: set[MsgId] = set()
         while True:
-            await self.sound()
-            away = [each.device_no for each in touched() if self._devices.at_rest(each.device_no) is None]
-            if not away:
-                return
-            await self._devices.ready(away, self._tenant)
+            await self.bring_to_rest(lambda: [*touched(), *self.waiting_for(alias)])
+            device = newcomer()
+            if device is None:
+                return None
+            others = [each for each in touched() if each is not device] if alias else []
+            waiting = {
+                msg_id
+                for each in (*self.waiting_for(alias), *others)
+                for msg_id, _, _ in self.device(each).contents()
+            } - asked
+            if not waiting:
+                return free
+            here = self._devices.at_rest(device.device_no)
+            # Unsettled there now; by the time that the store is asked it may be settled, and not durable.
+            its_own = {msg_id for msg_id, _, _ in here.contents()} if here is not None else set()
+            asked |= waiting
+            await self._tenant.book.told()
+            had = await patient(lambda: self._store.had(device.device_no, sorted(waiting)))  # noqa: B023
+            free |= waiting - its_own - set(had)
 
     @contextmanager
     def step(self, touched: Iterable[Registration]) -> Iterator[Unit]:
-        """One decision. Whatever fails in it: nothing of it happens, and what it touched is rebuilt (law 4)."""
+        """One decision. Whatever fails in it: nothing of it happens, and what it touched is rebuilt (law 5)."""
         unit = self._tenant.book.open()
         self._undo.clear()
         try:
@@ -232,6 +251,17 @@ class Router:
         for each in touched:
             self._devices.rebuild(each.device_no, "A decision in which this device had a part was abandoned.")
 
+    def check_permit(
+        self, registration_id: RegistrationId | None, alias: Alias | None, permit: Permit | None
+    ) -> None:
+        """Raises `Unauthorized` if that device may not take `alias` with what it shows for it (C17). Clearing, and
+        keeping what one has, needs nothing. None: a device that is just being registered."""
+        if not alias or not self._tenant.limits.needs_alias_tokens or permit is None:
+            return
+        if registration_id is not None and self.find(registration_id).alias == alias:
+            return
+        permit().check(alias, registration_id)
+
     def check_visit(self, registration: Registration, visit_id: VisitId | None) -> None:
         """Raises `VisitEnded` if a visit asks that is not the device's present one (C11)."""
         if visit_id is not None and self._devices.visit_id(registration.device_no) != visit_id:
@@ -242,14 +272,29 @@ class Router:
         limits = self._tenant.limits
         return self._directory.who_loses(alias, newcomer, limits.alias_limit, limits.alias_full, self.is_present)
 
-    def bind(self, registration: Registration, alias: Alias | None, unit: Unit, by_device: bool) -> None:
-        """Logs `alias` in on a device ("": nobody; None: no change), and lets the fence fall."""
+    def bind(
+        self,
+        registration: Registration,
+        alias: Alias | None,
+        unit: Unit,
+        by_device: bool,
+        free: Collection[MsgId] | None,
+    ) -> None:
+        """Logs `alias` in on a device ("": nobody; None: no change), lets the fence fall, and brings what waits for
+        that alias and is `free` for the device (see `ready_to_bind`)."""
         if alias is None or (alias or None) == registration.alias:
             return
         loses = self.who_loses(alias, registration) if alias else None
         if loses is not None:
             self._rebind(loses, None, unit, by_device=False)
         self._rebind(registration, alias or None, unit, by_device)
+        for mailbox in self.waiting_for(alias):
+            device = self.device(registration)
+            if free is not None:
+                free = set(free).difference(msg_id for msg_id, _, _ in device.contents())
+            entries = self.device(mailbox).release(free, unit)
+            if entries:
+                device.admit(entries, [self._next_place() for _ in entries], mailbox.device_no, unit)
 
     def _rebind(self, registration: Registration, alias: Alias | None, unit: Unit, by_device: bool) -> None:
         before, binding = (registration.alias, registration.binding), Binding(registration.binding + 1)
@@ -282,47 +327,6 @@ class Router:
         self._devices.enroll(registration.device_no, self._tenant)
         self._undo.append(lambda: self._directory.remove(registration))
         self._directory.add(registration)
-
-    def device(self, registration: Registration) -> Device:
-        """The actor of a device that was brought to rest."""
-        device = self._devices.at_rest(registration.device_no)
-        if device is None:
-            raise InternalError("A device was not at rest when a decision needed it.")
-        return device
-
-    # --- Looking -----------------------------------------------------------------------------------------------------
-
-    @property
-    def directory(self) -> Directory:
-        """What is read of it must not be told before the book says so. Changed by steps only."""
-        return self._directory
-
-    def find(self, registration_id: RegistrationId) -> Registration:
-        """Raises `NoSuchDevice`."""
-        registration = self._directory.find(registration_id)
-        if registration is None:
-            raise NoSuchDevice("This app has no device with this registration_id: register anew.")
-        return registration
-
-    async def targets(self, audience: Audience, platforms: frozenset[Platform]) -> list[Registration]:
-        """Who is named by `audience`, in the turn in which this returns."""
-        await self.sound()
-        return audience.targets(self._directory, platforms)
-
-    def present(self, registration: Registration) -> Device | None:
-        """The device's actor, if it is here."""
-        return self._devices.at_rest(registration.device_no)
-
-    def is_present(self, registration: Registration) -> bool:
-        return self._devices.is_present(registration.device_no)
-
-    async def mailbox(self, registration_id: RegistrationId) -> list[tuple[MsgId, bool, Millis]]:
-        """What is unsettled for this device, in order: (msg_id, whether it is sent, since when).
-
-        Raises `NoSuchDevice`.
-        """
-        await self.bring_to_rest(lambda: [self.find(registration_id)])
-        return self.device(self.find(registration_id)).contents()
 
 
 def _registration(row: contract.DeviceRow) -> Registration:

@@ -12,15 +12,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 
 import trio
 
 from pushactors.actors.device import DeviceActor
+from pushactors.actors.mailbox import MailboxActor
+from pushactors.actors.sendings import WRITTEN_AFTER_MS
 from pushactors.actors.tally import Tally
 from pushactors.actors.tenant import Tenant
+from pushactors.actors.unit import Unit
 from pushactors.actors.visits import Ending
 from pushactors.actors.wire_count import WireCount
-from pushactors.domain.mailbox import Entry
+from pushactors.domain.entry import Entry
 from pushactors.domain.message import Message
 from pushactors.errors import ActorCrashed, NoSuchDevice
 from pushactors.stores.contract import MailboxRow, Store
@@ -42,8 +46,10 @@ class Supervisor:
         self._clock = clock
         self._tally = tally
         self._actors: dict[DeviceNo, DeviceActor] = {}
+        self._decided: dict[DeviceNo, tuple[Tenant, UnitNo]] = {}
+        """The last unit about a device that is not here."""
         self._to_load: list[DeviceActor] = []
-        self._to_fetch: list[tuple[DeviceActor, Sequence[MsgId]]] = []
+        self._to_fetch: list[tuple[MailboxActor, Sequence[MsgId]]] = []
         self._to_start: list[DeviceActor] = []
         self._work = trio.Event()
 
@@ -53,6 +59,10 @@ class Supervisor:
         """The device's actor, if it is here and has its state."""
         actor = self._actors.get(device_no)
         return actor if actor is not None and actor.inbox.is_open else None
+
+    def find(self, device_no: DeviceNo) -> DeviceActor | None:
+        """The device's actor, if it is here, whatever state it is in."""
+        return self._actors.get(device_no)
 
     def is_present(self, device_no: DeviceNo) -> bool:
         actor = self._actors.get(device_no)
@@ -85,9 +95,9 @@ class Supervisor:
         actor = self._actors.get(device_no)
         if actor is not None and not actor.inbox.is_closed:
             return actor
-        decided = actor.last_unit if actor is not None else UnitNo(0)
+        decided = actor.last_unit if actor is not None else self._decided.get(device_no, (None, UnitNo(0)))[1]
         actor = self._new(device_no, tenant)
-        actor.last_unit = decided
+        actor.last_unit = actor.waits_for = decided
         self._to_load.append(actor)
         self._work.set()
         return actor
@@ -101,6 +111,11 @@ class Supervisor:
                 raise ActorCrashed("A device's actor could not be started. Try again.")
         return actors
 
+    def decided(self, device_no: DeviceNo, tenant: Tenant, unit: Unit) -> None:
+        """Something about a device that is not here is decided in that unit: its next actor must find it in the
+        store."""
+        self._decided[device_no] = (tenant, unit.number)
+
     def rebuild(self, device_no: DeviceNo, why: str) -> None:
         """Ends an actor whose state can no longer be trusted; the next work starts a new one from the store."""
         actor = self._actors.get(device_no)
@@ -112,7 +127,7 @@ class Supervisor:
         self._actors[device_no] = actor
         return actor
 
-    def _fetch(self, actor: DeviceActor, msg_ids: Sequence[MsgId]) -> None:
+    def _fetch(self, actor: MailboxActor, msg_ids: Sequence[MsgId]) -> None:
         self._to_fetch.append((actor, msg_ids))
         self._work.set()
 
@@ -135,10 +150,10 @@ class Supervisor:
                     await self._bring(fetching)
 
     async def _load(self, nursery: trio.Nursery, actors: list[DeviceActor]) -> None:
-        late = [actor for actor in actors if actor.last_unit > actor.tenant.book.durable]
+        late = [actor for actor in actors if actor.waits_for > actor.tenant.book.durable]
         for actor in late:
             nursery.start_soon(self._load_later, actor)
-        actors = [actor for actor in actors if actor.last_unit <= actor.tenant.book.durable]
+        actors = [actor for actor in actors if actor.waits_for <= actor.tenant.book.durable]
         if not actors:
             return
         rows = await patient(lambda: self._store.mailboxes([actor.device_no for actor in actors]))
@@ -162,11 +177,11 @@ class Supervisor:
 
     async def _load_later(self, actor: DeviceActor) -> None:
         """What an earlier actor of this device had decided must be in the store before this one reads it (law 3)."""
-        await actor.tenant.book.reached(actor.last_unit)
+        await actor.tenant.book.reached(actor.waits_for)
         self._to_load.append(actor)
         self._work.set()
 
-    async def _bring(self, fetching: list[tuple[DeviceActor, Sequence[MsgId]]]) -> None:
+    async def _bring(self, fetching: list[tuple[MailboxActor, Sequence[MsgId]]]) -> None:
         ids = list(dict.fromkeys(msg_id for _, msg_ids in fetching for msg_id in msg_ids))
         bodies = await patient(lambda: self._store.bodies(ids))
         # One value for all mailboxes that hold the same message.
@@ -197,6 +212,20 @@ class Supervisor:
 
     # --- Rounds ------------------------------------------------------------------------------------------------------
 
+    def write_sent(self) -> None:
+        """Has it written down what was sent a while ago and is still on the wire."""
+        before = Millis(self._clock() - WRITTEN_AFTER_MS)
+        units: dict[Tenant, Unit] = {}
+        for actor in self._actors.values():
+            if actor.sendings.has_unwritten and actor.inbox.is_open:
+                unit = units.get(actor.tenant)
+                if unit is None:
+                    unit = units[actor.tenant] = actor.tenant.book.open()
+                with suppress(ActorCrashed):
+                    actor.write_sent(before, unit)
+        for unit in units.values():
+            unit.close()
+
     def retire_idle(self) -> int:
         """Ends the actors that have had nothing to do since the last round, and forgets the crashed ones that are
         wholly on disk; how many."""
@@ -208,6 +237,11 @@ class Supervisor:
         ]
         for actor in self._actors.values():
             actor.used = False
+        self._decided = {
+            device_no: (tenant, number)
+            for device_no, (tenant, number) in self._decided.items()
+            if number > tenant.book.durable
+        }
         for actor in leaving:
             del self._actors[actor.device_no]
             actor.inbox.close()
@@ -215,8 +249,7 @@ class Supervisor:
 
 
 def _message(entry: Entry, body: bytes) -> Message:
-    # An entry from the store has not been sent yet on any visit of this actor: it is since acceptance in its state.
-    return Message(entry.msg_id, entry.at, entry.expires_at, entry.overrides, body)
+    return Message(entry.msg_id, entry.accepted_at, entry.expires_at, entry.overrides, body)
 
 
 def _nothing() -> None:

@@ -24,7 +24,7 @@ ROWS_DECIDED_AHEAD = 50_000
 class Unit:
     """One decision on its way to the disk. Opened by `Book.open`; complete when closed and nothing is expected."""
 
-    __slots__ = ("_book", "_expected", "changes", "number", "off_the_wire", "rows", "then")
+    __slots__ = ("_book", "_expected", "changes", "is_abandoned", "number", "off_the_wire", "rows", "then", "undo")
 
     def __init__(self, book: Book, number: UnitNo) -> None:
         self._book = book
@@ -35,6 +35,9 @@ class Unit:
         """What is to happen once this is durable, in order."""
         self.off_the_wire: list[tuple[MsgId, DeviceNo]] = []
         """The deliveries that leave the wire by this."""
+        self.undo: list[Callable[[], None]] = []
+        """What takes back, if this is abandoned, what was made for it elsewhere."""
+        self.is_abandoned = False
         self.rows = 0
         """Rows beyond one for each change."""
 
@@ -59,9 +62,13 @@ class Unit:
 
     def abandon(self) -> None:
         """It is not to happen after all. Only in the turn in which it was opened."""
+        self.is_abandoned = True
         self.changes.clear()
         self.then.clear()
         self.off_the_wire.clear()
+        undo, self.undo = self.undo, []
+        for take_back in reversed(undo):
+            take_back()
         self.close()
 
 
@@ -75,6 +82,8 @@ class Book:
         self._numbered = 0
         self._advanced = trio.Event()
         self._rows_ahead = 0
+        self.followers: dict[Callable[[], None], None] = {}
+        """Who is to be called when receipts of this app have become durable."""
         self.durable = UnitNo(0)
 
     def open(self) -> Unit:

@@ -10,7 +10,7 @@ from enum import Enum
 from typing import Protocol
 
 from pushactors.domain.message import Message
-from pushactors.wire.ids import Alias, VisitId
+from pushactors.wire.ids import Alias, MsgId, VisitId
 
 
 class Ending(Enum):
@@ -40,6 +40,9 @@ class Visit(Protocol):
 
     def tell_alias(self, alias: Alias | None) -> None:
         """Tells the device that the app server has changed its alias."""
+
+    def tell_recall(self, msg_id: MsgId) -> None:
+        """Tells the device that the app server takes this message back."""
 
     def end(self, why: Ending) -> None:
         """Lets the visit end. Nothing is handed to it afterwards."""

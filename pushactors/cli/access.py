@@ -33,7 +33,7 @@ class Access:
         return cls(
             _url(listen.devices, "device", tls is not None and tls.devices),
             _url(listen.apps, "app", tls is not None and tls.apps),
-            _chosen(configuration, app_key),
+            app_of(configuration, app_key),
             tls.certificate if tls is not None else None,
         )
 
@@ -55,7 +55,8 @@ class Access:
         return context
 
 
-def _chosen(configuration: Configuration, app_key: str | None) -> App:
+def app_of(configuration: Configuration, app_key: str | None) -> App:
+    """The app with that key; None: the first. Raises `ConfigurationError` if there is none."""
     for app in configuration.app:
         if app_key is None or app.app_key == app_key:
             return app

@@ -18,15 +18,17 @@ from pathlib import Path
 import trio
 
 from pushactors import config
-from pushactors.cli.access import Access
+from pushactors.cli.access import Access, app_of
 from pushactors.cli.device import show_messages
 from pushactors.cli.push import push
-from pushactors.cli.reports import report, status
+from pushactors.cli.reports import recall, report, status, timeline
 from pushactors.cli.serve import leaves, serve
+from pushactors.cli.token import SECONDS, token
+from pushactors.cli.watch import CONSUMER, watch
 from pushactors.errors import ConfigurationError, Invalid, PushactorsError, StoreFailure, TooLarge
 from pushactors.settings import StoreKind
 from pushactors.stores.sqlite import copy_database
-from pushactors.wire.ids import Platform, parse_alias, parse_msg_id, parse_tag
+from pushactors.wire.ids import Platform, parse_alias, parse_consumer, parse_cursor, parse_msg_id, parse_tag
 
 DEFAULT_CONFIG = Path("pushactors.toml")
 DEFAULT_IDENTITY = Path("pushactors-device.json")
@@ -115,6 +117,27 @@ def _status(given: argparse.Namespace) -> int:
     return trio.run(status, _access(given), given.msg_id, given.registration_id, given.json)
 
 
+def _recall(given: argparse.Namespace) -> int:
+    return trio.run(recall, _access(given), given.msg_id, given.json)
+
+
+def _timeline(given: argparse.Namespace) -> int:
+    return trio.run(timeline, _access(given), given.msg_id, given.registration_id, given.alias, given.json)
+
+
+def _watch(given: argparse.Namespace) -> int:
+    return trio.run(
+        partial(
+            watch, _access(given), consumer=given.consumer, after=given.after, as_json=given.json, count=given.count
+        )
+    )
+
+
+def _token(given: argparse.Namespace) -> int:
+    app = app_of(config.load(given.config or DEFAULT_CONFIG), given.app)
+    return token(app, given.alias, given.seconds, given.id, given.json)
+
+
 def _access(given: argparse.Namespace) -> Access:
     return Access.of(config.load(given.config or DEFAULT_CONFIG), given.app)
 
@@ -133,6 +156,8 @@ def _spelled(parse: Callable[[str], object], text: str) -> str:
 _alias = partial(_spelled, parse_alias)
 _tag = partial(_spelled, parse_tag)
 _msg_id = partial(_spelled, parse_msg_id)
+_cursor = partial(_spelled, parse_cursor)
+_consumer = partial(_spelled, parse_consumer)
 
 
 def _text(text: str) -> str:
@@ -198,7 +223,42 @@ def _parser() -> argparse.ArgumentParser:
     stated = add_for_app("status", _status, "Print what became of a push on each device that it went to.")
     stated.add_argument("msg_id", metavar="MSG_ID", type=_msg_id)
     stated.add_argument("registration_id", metavar="ID", nargs="*", help="these devices (default: all its targets)")
+    _add_msg_id(add_for_app("recall", _recall, "Take a push back, and print from how many devices in time."))
+    course = add_for_app("timeline", _timeline, "Print what happened to a push on its way to one device, step by step.")
+    _add_msg_id(course)
+    course.add_argument("registration_id", metavar="REGISTRATION_ID", nargs="?", help="the device")
+    course.add_argument("--alias", type=_alias, help="instead of a device: where it waits for this user to log in")
+    _add_watch(add_for_app("watch", _watch, "Follow what becomes of all pushes of an app: a line for every receipt."))
+    _add_token(add_for_app("token", _token, "Print a token with which a device may log a user in. Asks no server."))
     return parser
+
+
+def _add_msg_id(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("msg_id", metavar="MSG_ID", type=_msg_id, help="as the answer to push gives it")
+
+
+def _add_watch(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--consumer",
+        type=_consumer,
+        metavar="NAME",
+        help=f"go on where NAME was; a new NAME begins now (default: {CONSUMER}, unless there is --after)",
+    )
+    parser.add_argument(
+        "--after",
+        type=_cursor,
+        metavar="CURSOR",
+        help="begin behind this receipt; 0: with the oldest kept. With --consumer: move it there",
+    )
+    parser.add_argument("--count", type=_count, metavar="N", help="end after N receipts")
+
+
+def _add_token(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("alias", metavar="ALIAS", type=_alias, help="the user")
+    parser.add_argument(
+        "--seconds", type=_count, default=SECONDS, metavar="N", help="how long it is good for (default: %(default)s)"
+    )
+    parser.add_argument("--id", metavar="REGISTRATION_ID", help="good for this device only (default: for any)")
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:
@@ -223,5 +283,9 @@ def _add_push(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--title", type=_text, help="the notification's title")
     parser.add_argument("--ttl", type=int, metavar="SECONDS", help="how long it may wait (default: 86400)")
     parser.add_argument("--override", type=_msg_id, metavar="MSG_ID", help="take that message's place where it waits")
+    parser.add_argument(
+        "--within", type=int, metavar="SECONDS", help="tell, as receipts, which devices do not have it by then, and why"
+    )
+    parser.add_argument("--hold", action="store_true", help="let it wait for the --alias to log in anywhere")
     parser.add_argument("--cid", help="your own name of this push: repeated within a day, it is answered and not done")
     parser.add_argument("--wait", action="store_true", help="follow the report until every target has its verdict")

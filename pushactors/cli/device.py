@@ -1,9 +1,10 @@
 """`pushactors device`: a device at the terminal.
 
 1. Messages go to standard output as they come, one line each; what happens to the connection to standard error.
-2. A message is acknowledged when its line is written: by coming back for the next one, so that a hundred of them cost
-   a few acknowledgements.
-3. It stays until it is stopped, or told not to come back.
+2. A message is on the disk as shown, and acknowledged, before the next line is written: whatever is killed when, it
+   costs at most the last line a second time, and no line is lost.
+3. A terminal is a log, not a tray: what is written stays, and one that is taken back gets a line that says so.
+4. It stays until it is stopped, or told not to come back.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from pushactors.cli.access import Access
 from pushactors.clients.device import DeviceClient
-from pushactors.clients.events import AliasChanged, Connected, DeviceEvent
+from pushactors.clients.events import AliasChanged, Connected, DeviceEvent, Recalled
 from pushactors.clients.partings import Displaced
 from pushactors.wire.codec import encode
 from pushactors.wire.device import MessageNote
@@ -30,6 +31,7 @@ async def show_messages(
     platform: str,
     as_json: bool,
     count: int | None,
+    alias_token: str | None = None,
 ) -> int:
     """Until cancelled, told not to come back, or `count` messages were shown; the exit code."""
     shown = 0
@@ -39,6 +41,7 @@ async def show_messages(
             access.app.app_key,
             identity=identity,
             alias=alias,
+            alias_token=alias_token,
             tags=tags,
             platform=platform,
             on_event=_say,
@@ -46,11 +49,9 @@ async def show_messages(
         ) as device:
             async for message in device:
                 print(_json(message) if as_json else _line(message), flush=True)
+                await device.acknowledge(message)
                 shown += 1
                 if shown == count:
-                    await device.acknowledge(message)
-                    # A first message can be here before the client may talk; it tells only what it can when it closes.
-                    await device.wait_connected()
                     break
     except* Displaced:
         _tell(f"For a second device on this machine, name another file than {identity} with --identity.")
@@ -65,6 +66,8 @@ def _say(event: DeviceEvent) -> None:
             _tell(f"Connected as {registration_id}; {who}; {waiting} waiting.")
         case AliasChanged(alias):
             _tell(f"The app server logged {alias} in." if alias else "The app server logged the user out.")
+        case Recalled(msg_id):
+            _tell(f"[{msg_id}] was taken back.")
         case _:
             again = "not coming back" if event.retry_after_s is None else f"again in {event.retry_after_s:.1f} s"
             _tell(f"Disconnected ({event.reason}); {again}.")

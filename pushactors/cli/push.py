@@ -19,7 +19,8 @@ from pushactors.cli.access import Access
 from pushactors.cli.reports import report_line
 from pushactors.clients.app import AppClient
 from pushactors.errors import Invalid, NoSuchMessage
-from pushactors.wire.app import PushParams, Report
+from pushactors.wire.answers import Report
+from pushactors.wire.app import PushParams
 from pushactors.wire.codec import Unreadable, decode, encode, structure
 
 LOOK_EVERY_S = 0.5
@@ -55,7 +56,14 @@ def arguments_of(text: str, given: Namespace) -> dict[str, Any]:
     if "audience" not in push:
         raise Invalid("Say who gets it: --alias, --id, --tag or --all.")
     _put(push, "notification", title=given.title)
-    _put(push, "options", time_to_live=given.ttl, override_msg_id=given.override)
+    _put(
+        push,
+        "options",
+        time_to_live=given.ttl,
+        override_msg_id=given.override,
+        deliver_within=given.within,
+        hold=given.hold or None,
+    )
     # Judged as the server will: on the way there, a name would pass for a list of its letters.
     structure(PushParams, push)
     options = push.pop("options", {})

@@ -1,6 +1,8 @@
-"""`pushactors report` and `pushactors status`: what became of a push, in numbers and device by device.
+"""`pushactors report`, `status`, `timeline` and `recall`: what became of a push, in numbers, device by device, step by
+step, and what is still to be had of it.
 
 1. Numbers that are 0 are left out of the line for people, never out of the JSON.
+2. A timeline is a line for each step, or one object with all of them.
 """
 
 from __future__ import annotations
@@ -12,11 +14,13 @@ from datetime import UTC, datetime
 
 from pushactors.cli.access import Access
 from pushactors.domain.message import Mark, Verdict
-from pushactors.wire.app import Report, Status
-from pushactors.wire.codec import encode
+from pushactors.wire.answers import Recall, Report, Status, Timeline, TimelineEvent
+from pushactors.wire.app import TimelineOf
+from pushactors.wire.codec import encode, structure
 
 IDS_AT_ONCE = 1_000
 NOT_A_DEVICE, NOT_A_TARGET = 2, 3
+SPLIT = {"recalled": "recalled", "on_the_way": "on the way", "received": "received", "settled": "settled otherwise"}
 WORDS = {NOT_A_DEVICE: "not a device of this app", NOT_A_TARGET: "not a target"}
 
 
@@ -55,6 +59,48 @@ async def status(access: Access, msg_id: str, registration_ids: list[str], as_js
             found = await app.status(msg_id, [device.registration_id for device in page])
             _print({each: status for each, status in found.items() if status.code != NOT_A_TARGET}, as_json)
     return 0
+
+
+async def recall(access: Access, msg_id: str, as_json: bool) -> int:
+    async with access.app_client() as app:
+        found = await app.recall(msg_id)
+    print(encode({"msg_id": msg_id, **asdict(found)}).decode() if as_json else recall_line(msg_id, found))
+    return 0
+
+
+def recall_line(msg_id: str, recall: Recall) -> str:
+    numbers = asdict(recall)
+    said = [f"{numbers[part]} {words}" for part, words in SPLIT.items() if numbers[part]]
+    return f"msg_id {msg_id}: {sum(numbers.values())} targets: {', '.join(said)}"
+
+
+async def timeline(access: Access, msg_id: str, registration_id: str | None, alias: str | None, as_json: bool) -> int:
+    """Of the delivery to a device, or of what waits for an alias: one of the two. Raises `Invalid`."""
+    named = {"msg_id": msg_id, "registration_id": registration_id, "alias": alias}
+    # Judged as the server will.
+    structure(TimelineOf, {name: value for name, value in named.items() if value is not None})
+    async with access.app_client() as app:
+        found = await app.timeline(msg_id, registration_id, alias=alias)
+    if as_json:
+        print(encode(asdict(found)).decode())
+    else:
+        print(*timeline_lines(found), sep="\n")
+    return 0
+
+
+def timeline_lines(timeline: Timeline) -> list[str]:
+    whose = [f"device {timeline.registration_id}"] if timeline.registration_id else []
+    whose += [f"alias {timeline.alias}"] if timeline.alias else []
+    head = f"msg_id {timeline.msg_id} to {', '.join(whose) or 'nobody'}: {timeline.state}"
+    return [head, *map(_step, timeline.events)]
+
+
+def _step(step: TimelineEvent) -> str:
+    # To the millisecond: many steps are taken within a second.
+    at = datetime.fromtimestamp(step.at / 1000, UTC).astimezone().replace(tzinfo=None).isoformat(" ", "milliseconds")
+    verdict = f": {step.verdict}" if step.verdict else ""
+    visit = f" (visit {step.visit})" if step.visit else ""
+    return f"  {at}  {step.event}{verdict}{visit}"
 
 
 def _print(found: Mapping[str, Status], as_json: bool) -> None:

@@ -24,8 +24,8 @@ from pushactors import config
 from pushactors.cli.logs import set_up_logging
 from pushactors.errors import ConfigurationError, StoreFailure
 from pushactors.node import AppPlan, DeviceLimits, DoorPlan, Limits, Node, NodePlan, bind, wall_clock
-from pushactors.settings import App, Configuration, StoreKind, parse_address
-from pushactors.stores.contract import Store
+from pushactors.settings import AliasTokens, App, Configuration, StoreKind, parse_address
+from pushactors.stores.contract import RECEIPT_BYTES, Store
 from pushactors.stores.memory import MemoryStore
 from pushactors.stores.sqlite import SqliteStore
 
@@ -113,6 +113,8 @@ def app_plan(app: App) -> AppPlan:
         alias_limit=app.alias_limit,
         alias_full=app.alias_full,
         device_expiry_days=app.device_expiry_days,
+        receipts_kept=app.receipts_max_bytes // RECEIPT_BYTES,
+        needs_alias_tokens=app.alias_tokens is AliasTokens.REQUIRED,
     )
     return AppPlan(app.app_key, valid, limits, app.requests_per_s, app.pushes_per_s)
 

@@ -4,10 +4,12 @@
 2. Whoever must go another way (a proxy, a Unix socket) brings the stream; everything above stays the same.
 3. The stream tells when something was last heard on it and when its other end was closed: trio-websocket tells
    neither, and waits for ever for a handshake on a stream that has ended.
+4. What went wrong on the way is said as the system says it, not as the layers above it wrap it.
 """
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
@@ -31,6 +33,8 @@ class Door:
         if parts.scheme not in ("ws", "wss") or not parts.hostname:
             raise ValueError(f"A server is named by a url with ws:// or wss://, not by {url!r}.")
         self.host = parts.netloc.rpartition("@")[2]
+        self.url = f"{parts.scheme}://{self.host}{parts.path}"
+        """For people: without the user and the query, where secrets are."""
         self.resource = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self.headers = headers or []
         self._hostname = parts.hostname
@@ -44,18 +48,36 @@ class Door:
         return HeardStream(await self._open_stream())
 
     async def _open_tcp(self) -> trio.abc.Stream:
-        if not self._tls:
-            return await trio.open_tcp_stream(self._hostname, self._port)
-        stream = await trio.open_ssl_over_tcp_stream(
-            self._hostname, self._port, https_compatible=True, ssl_context=self._ssl_context
-        )
         try:
-            # Otherwise the first send would do it, inside trio-websocket, where a failure looks like silence.
-            await stream.do_handshake()
-        except BaseException:
-            await trio.aclose_forcefully(stream)
-            raise
+            if not self._tls:
+                return await trio.open_tcp_stream(self._hostname, self._port)
+            stream = await trio.open_ssl_over_tcp_stream(
+                self._hostname, self._port, https_compatible=True, ssl_context=self._ssl_context
+            )
+            try:
+                # Otherwise the first send would do it, inside trio-websocket, where a failure looks like silence.
+                await stream.do_handshake()
+            except BaseException:
+                await trio.aclose_forcefully(stream)
+                raise
+        except (OSError, trio.BrokenResourceError) as error:
+            raise OSError(_reason(error)) from error
         return stream
+
+
+def _reason(error: BaseException) -> str:
+    """What the system said: "Connection refused", not "all attempts to connect to … failed"."""
+    while True:
+        inner = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error.__cause__
+        if inner is None:
+            break
+        error = inner
+    said = (error.strerror if isinstance(error, OSError) else None) or str(error) or "the connection broke"
+    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
+        # What Trio puts in front of it is the address, which the url says already.
+        system = os.strerror(error.errno)
+        return system if said.endswith(system) else said
+    return said
 
 
 class HeardStream(trio.abc.Stream):

@@ -15,7 +15,7 @@ from pushactors.errors import ConfigurationError
 
 
 class IdentityUnusable(ConfigurationError):
-    """The identity file is not one, is of another app, or cannot be read or written."""
+    """The identity file, or a file beside it, is not one, is of another app, or cannot be read or written."""
 
 
 @contextmanager
@@ -23,7 +23,12 @@ def usable(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise IdentityUnusable(f"{path} cannot be used: {error}") from error
+        raise IdentityUnusable(f"{path} cannot be used: {reason(error)}") from error
+
+
+def reason(error: Exception) -> str:
+    """The end of a sentence that gives `error` as the reason."""
+    return f"{str(error).rstrip('.')}."
 
 
 def replace(path: Path, content: bytes) -> None:

@@ -1,6 +1,6 @@
 """What a device client tells an application that wants to know how its connection fares.
 
-1. Events are told in their order, by a plain call from within the client.
+1. Events are told in their order, by a plain call from within the client. A visit begins with `Connected`.
 2. The listener must not raise, nor take long: the connection waits for it.
 """
 
@@ -34,4 +34,13 @@ class AliasChanged:
     alias: str | None
 
 
-DeviceEvent = Connected | ConnectionLost | AliasChanged
+@dataclass(frozen=True, slots=True)
+class Recalled:
+    """The app server took a message back that was shown, or handed to the application (C22).
+
+    It has left the tray, if there is one. What was not shown yet is taken back in silence."""
+
+    msg_id: str
+
+
+DeviceEvent = Connected | ConnectionLost | AliasChanged | Recalled

@@ -35,6 +35,8 @@ class _Kept:
     device_secret: str | None = field(default=None, repr=False)
     wanted_alias: str | None = None
     """`""` wants none; None: nothing is wanted that the server has not confirmed."""
+    wanted_alias_token: str | None = field(default=None, repr=False)
+    """The app server's word for it, where it was given one (C17)."""
 
 
 class Identity:
@@ -68,8 +70,13 @@ class Identity:
     def wanted_alias(self) -> str | None:
         return self._kept.wanted_alias
 
-    def want(self, alias: str | None) -> None:
+    @property
+    def wanted_alias_token(self) -> str | None:
+        return self._kept.wanted_alias_token
+
+    def want(self, alias: str | None, token: str | None = None) -> None:
         self._kept.wanted_alias = alias
+        self._kept.wanted_alias_token = token
 
     def registered(self, registration_id: str, device_secret: str) -> None:
         self._kept.registration_id = registration_id
@@ -107,7 +114,7 @@ def _understood(path: Path, content: bytes, app_key: str) -> _Kept:
     try:
         kept = structure_answer(_Kept, decode(content))
     except (Unreadable, Invalid) as error:
-        raise IdentityUnusable(f"{path} is not an identity file: {error}") from None
+        raise IdentityUnusable(f"{path} is not an identity file: {durable.reason(error)}") from None
     if kept.version != _VERSION:
         raise IdentityUnusable(f"{path} is of version {kept.version}; this package reads version {_VERSION}.")
     if kept.app_key != app_key:

@@ -3,7 +3,8 @@
 1. The line comes back by itself after everything that the close code, or a refused greeting, does not forbid.
 2. It waits for as long as the server asked (`goodbye`, `retry_after`), and a random while on top of it; a link that
    lasted `STABLE_AFTER_S` begins the count anew.
-3. Who wants to talk waits for a link that has been greeted. When the line has ended, everybody gets the reason by name.
+3. Who wants to talk waits for a link that has been greeted. When the line has ended, everybody gets the reason by name;
+   who waits no longer is told where the line leads, and what was last in the way.
 4. It decides nothing else: what a greeting is, and what is heard, is its owner's.
 """
 
@@ -53,6 +54,7 @@ class Line:
         self._backoff = backoff
         # Not `changed or …`: a lot in which nobody is parked is false.
         self._changed = ParkingLot() if changed is None else changed
+        self._trouble = "it has not answered yet"
         self._refusal: PushactorsError | None = None
         self._goodbye: Goodbye | None = None
 
@@ -65,6 +67,7 @@ class Line:
             self.link = None
             if trio.current_time() - opened_at >= STABLE_AFTER_S:
                 self._backoff.reset()
+            self._trouble = self._reason(ending)
             verdict = self.error or self._verdict(ending)
             wait_s = None if verdict is not None else self._floor_s() + self._backoff.next_s()
             # Before anybody can see the verdict: what the owner must write down is written when its caller gives up.
@@ -81,6 +84,13 @@ class Line:
             if self.link is not None and not self.link.is_over:
                 return self.link
             await self._changed.park()
+
+    async def wait_link_within(self, limit_s: float) -> Link:
+        """`wait_link`, but `Disconnected` with what is in the way if there is no link by then."""
+        with trio.move_on_after(limit_s):
+            return await self.wait_link()
+        where, trouble = self._door.url, self._trouble.removesuffix(".")
+        raise Disconnected(f"There was no connection to {where} for {limit_s:g} s: {trouble}. Nothing was sent.")
 
     def check(self) -> None:
         """Raises why the line ended, if it has."""
@@ -114,6 +124,10 @@ class Line:
                 self._refusal = error
                 link.lose(str(error))
                 return
+            if self.error is not None:
+                # What was heard while it was greeted has ended the line.
+                link.lose(str(self.error))
+                return
             self.link = link
             self._changed.unpark_all()
         if scope.cancelled_caught:
@@ -130,8 +144,13 @@ class Line:
         if self._refusal is not None:
             return None if isinstance(self._refusal, Busy | InternalError) else self._refusal
         if not comes_back(ending.code) or (self._goodbye is not None and self._goodbye.retry_after is None):
-            return parting(ending.code, self._goodbye.reason if self._goodbye is not None else ending.reason)
+            return parting(ending.code, self._reason(ending))
         return None
+
+    def _reason(self, ending: Ending) -> str:
+        if self._refusal is not None:
+            return str(self._refusal)
+        return self._goodbye.reason if self._goodbye is not None else ending.reason
 
     def _floor_s(self) -> float:
         if isinstance(self._refusal, Busy):

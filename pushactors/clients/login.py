@@ -5,6 +5,8 @@
 3. A refusal is for whoever awaits it, and nothing else happens. If nobody does, it ends the client: to carry on under
    the alias that was to be left would show one user what is meant for another.
 4. A server that is busy is asked again, unless somebody awaits the answer and can decide that himself.
+5. The identity file forgets a wish when the tray has it on the disk who is logged in now: after a crash one of them
+   hides what is meant for somebody else.
 """
 
 from __future__ import annotations
@@ -19,8 +21,9 @@ from pushactors.clients.inbox import Inbox
 from pushactors.clients.line import Line
 from pushactors.clients.link import Link
 from pushactors.clients.partings import Disconnected
+from pushactors.clients.tray import Tray
 from pushactors.clients.wishes import Wish, Wishes
-from pushactors.errors import AliasFull, Busy, Invalid, PushactorsError
+from pushactors.errors import AliasFull, Busy, Invalid, PushactorsError, Unauthorized
 from pushactors.wire.codec import structure_answer
 from pushactors.wire.device import AliasAnswer
 
@@ -28,15 +31,18 @@ from pushactors.wire.device import AliasAnswer
 class Login:
     """`changed` is unparked at every wish, and when what may be shown or acknowledged is another."""
 
-    def __init__(self, identity: Identity, wishes: Wishes, inbox: Inbox, changed: ParkingLot) -> None:
+    def __init__(
+        self, identity: Identity, wishes: Wishes, inbox: Inbox, changed: ParkingLot, tray: Tray | None = None
+    ) -> None:
         self._identity = identity
         self._wishes = wishes
         self._inbox = inbox
         self._changed = changed
+        self._tray = tray
 
-    async def set(self, alias: str) -> None:
+    async def set(self, alias: str, token: str | None = None) -> None:
         """Returns when the server has confirmed it. Raises its refusal. Cancelled, the wish stays."""
-        wish = await self.wish(alias, is_awaited=True)
+        wish = await self.wish(alias, token, is_awaited=True)
         try:
             await wish.over.wait()
         finally:
@@ -44,14 +50,16 @@ class Login:
         if wish.error is not None:
             raise wish.error
 
-    async def wish(self, alias: str, *, is_awaited: bool) -> Wish:
+    async def wish(self, alias: str, token: str | None = None, *, is_awaited: bool) -> Wish:
         """Returns when the wish is kept."""
-        wish = self._wishes.make(alias, is_awaited=is_awaited)
+        wish = self._wishes.make(alias, is_awaited=is_awaited, token=token)
+        # What is drawn now must not be seen any more.
+        self._changed.unpark_all()
         try:
             await self._keep()
         except BaseException:
             self._wishes.withdraw(wish)
-            self._identity.want(self._wishes.alias)
+            self._want()
             self._inbox.refused()
             self._changed.unpark_all()
             raise
@@ -70,7 +78,7 @@ class Login:
                     await self._tell(line, link, wish)
             except PushactorsError as error:
                 line.end(error)
-                self._wishes.refuse_all(error)
+                self._wishes.leave_all_open(error)
 
     def granted(self, wish: Wish | None, alias: str | None) -> None:
         """The answer to `connect` was read; `wish` is the one that it named."""
@@ -80,12 +88,17 @@ class Login:
 
     async def confirmed(self) -> None:
         """The file forgets what was answered."""
+        if self._tray is not None:
+            await self._tray.commit()
         await self._keep()
 
     async def refused(self, wish: Wish, error: PushactorsError) -> None:
         """The server does not want that alias. Raises `error` if nobody else hears of it."""
         is_heard = wish.is_awaited
-        self._wishes.refuse(wish, error)
+        if is_heard:
+            self._wishes.refuse(wish, error)
+        else:
+            self._wishes.leave_open(wish, error)
         self._inbox.refused()
         self._changed.unpark_all()
         await self._keep()
@@ -94,7 +107,7 @@ class Login:
 
     async def _tell(self, line: Line, link: Link, wish: Wish) -> None:
         try:
-            await link.request("alias.set", {"alias": wish.alias}, partial(self._answered, wish))
+            await link.request("alias.set", wish.params(), partial(self._answered, wish))
         except Disconnected:
             return
         except Busy as error:
@@ -117,10 +130,19 @@ class Login:
         self._changed.unpark_all()
 
     async def _keep(self) -> None:
-        self._identity.want(self._wishes.alias)
+        self._want()
         await self._identity.save()
+
+    def _want(self) -> None:
+        wish = self._wishes.last
+        if wish is None:
+            self._identity.want(None)
+        else:
+            self._identity.want(wish.alias, wish.token)
 
 
 def is_about_alias(error: PushactorsError) -> bool:
     """Whether a `connect` was refused because of the alias that it named."""
-    return isinstance(error, AliasFull) or (isinstance(error, Invalid) and error.path == "alias")
+    return isinstance(error, AliasFull) or (
+        isinstance(error, Invalid | Unauthorized) and error.path in ("alias", "alias_token")
+    )

@@ -22,10 +22,12 @@ import trio
 from pushactors.actors.tally import Tally
 from pushactors.actors.visits import Ending
 from pushactors.edges.connection import Connection, PeerFault
+from pushactors.edges.following import Following
 from pushactors.edges.handshake import Knock, No, open_websocket
 from pushactors.edges.house import App, Apps
-from pushactors.edges.methods import Methods, Result
+from pushactors.edges.methods import Methods
 from pushactors.edges.pulse import Pulse
+from pushactors.edges.results import Result
 from pushactors.edges.stream import Stream
 from pushactors.errors import InternalError, PushactorsError, RateLimited
 from pushactors.wire.closing import Closing
@@ -162,6 +164,7 @@ class AppSession:
         self._methods = methods
         self._heartbeat_s = heartbeat_s
         self._tally = tally
+        self._following = Following(app.receipts, connection.put_text)
         self._scope = trio.CancelScope()
         self._closing: Closing | None = None
         self._is_between_frames = False
@@ -174,16 +177,23 @@ class AppSession:
     async def run(self) -> None:
         """From the handshake to the close frame. Returns when the connection is closed."""
         code, reason = Closing.NORMAL.code, ""
+        fault: PeerFault | None = None
         try:
             with self._scope:
-                await self._listen()
-        except PeerFault as fault:
-            code, reason = fault.code, str(fault)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._following.run)
+                    try:
+                        await self._listen()
+                    except PeerFault as found:
+                        fault = found
+                    nursery.cancel_scope.cancel()
         except Exception:  # a fault of ours ends this session only; its app server comes back
             log.exception("A session of an app server failed.")
             self._tally.add("faults", "session")
             self._closing = Closing.INTERNAL_ERROR
-        if self._closing is not None:
+        if fault is not None:
+            code, reason = fault.code, str(fault)
+        elif self._closing is not None:
             code, reason = self._closing.code, self._closing.reason
         with trio.move_on_after(self._heartbeat_s):
             await self._answered(below=1)
@@ -249,7 +259,7 @@ class AppSession:
             answer(error_frame(None, Malformed(None, INVALID_REQUEST, "A request has an id and a method.")))
         else:
             try:
-                result = await self._methods.call(entry.method, entry.params)
+                result = await self._methods.call(entry.method, entry.params, self._following)
             except PushactorsError as error:
                 self._tally.add("refused", type(error).__name__)
                 # What is refused may be refused because of something that is not durable yet (C2).
@@ -260,6 +270,8 @@ class AppSession:
                 self._tally.add("faults", "request")
                 answer(error_frame(entry.id, InternalError("The server failed over this request.")))
             else:
+                if result.then is not None:
+                    reply.then.append(result.then)
                 self._tell(entry, result, answer)
 
     def _tell(self, request: Request, result: Result, answer: Callable[[bytes], None]) -> None:
@@ -291,7 +303,7 @@ class AppSession:
 class _Reply:
     """The answers to one frame, sent when all of them are there: a batch's as one array."""
 
-    __slots__ = ("_answers", "_bytes", "_is_batch", "_missing", "_send")
+    __slots__ = ("_answers", "_bytes", "_is_batch", "_missing", "_send", "then")
 
     def __init__(self, entries: int, is_batch: bool, send: Callable[[bytes], None]) -> None:
         self._answers = [b""] * entries
@@ -299,6 +311,8 @@ class _Reply:
         self._bytes = 0
         self._is_batch = is_batch
         self._send = send
+        self.then: list[Callable[[], None]] = []
+        """What happens behind the frame, in the same turn."""
 
     @property
     def is_full(self) -> bool:
@@ -310,3 +324,5 @@ class _Reply:
         self._missing -= 1
         if self._missing == 0:
             self._send(batch_frame(self._answers) if self._is_batch else self._answers[0])
+            for then in self.then:
+                then()

@@ -17,6 +17,8 @@ from pushactors.edges.stream import BROKEN, Stream
 
 FAREWELL_S = 2.0
 FRAMES_A_TURN = 32
+PIECE_BYTES = 64
+"""What a frame that waits costs beside its bytes, about: an object of its own, and its place in the list."""
 
 
 class PeerFault(Exception):
@@ -45,7 +47,9 @@ class Connection:
 
     @property
     def is_too_full(self) -> bool:
-        return self.stream.outgoing_bytes > self.max_outgoing_bytes
+        stream = self.stream
+        # The smallest frames, pongs, cost more than their bytes.
+        return stream.outgoing_bytes + PIECE_BYTES * stream.outgoing_pieces > self.max_outgoing_bytes
 
     def put_text(self, payload: bytes) -> None:
         """Sends a text message. Over the bound nothing is put; who looks after the connection finds it too full."""

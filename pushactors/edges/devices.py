@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import trio
@@ -179,6 +180,7 @@ class DeviceEndpoint:
             connect.platform,
             Alias(connect.alias) if connect.alias is not None else None,
             connect.tags,
+            partial(app.permit, connect.alias_token),
         )
         self._visits[visit.visit_id] = (visit, app)
         welcome: Welcome | None = None

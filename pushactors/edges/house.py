@@ -10,13 +10,19 @@ from dataclasses import dataclass
 
 from pushactors.actors.device import DeviceActor
 from pushactors.actors.fanout import Fanout
+from pushactors.actors.held import AliasMailboxes
 from pushactors.actors.ledger import Ledger
+from pushactors.actors.recall import Recalls
+from pushactors.actors.receipts import Receipts
 from pushactors.actors.registrar import Registrar
 from pushactors.actors.router import Router
 from pushactors.actors.tenant import Tenant
+from pushactors.domain.credentials import AliasPermit
 from pushactors.edges.rates import Rates
+from pushactors.errors import Unauthorized
 from pushactors.stores.contract import Store
-from pushactors.wire.ids import AppKey, DeviceNo
+from pushactors.wire.ids import AppKey, DeviceNo, Millis
+from pushactors.wire.tokens import read
 
 
 @dataclass(slots=True)
@@ -27,12 +33,23 @@ class App:
     router: Router
     registrar: Registrar
     fanout: Fanout
+    recalls: Recalls
+    receipts: Receipts
+    held: AliasMailboxes
     ledger: Ledger
     store: Store
     device: Callable[[DeviceNo], DeviceActor | None]
     secrets: tuple[str, ...]
     requests: Rates
     pushes: Rates
+    clock: Callable[[], Millis]
+
+    def permit(self, alias_token: str | None) -> AliasPermit:
+        """What a device shows with its alias (C17). Raises `Unauthorized` if that is nothing, or nothing good."""
+        if alias_token is None:
+            raise Unauthorized("This app wants an alias_token with an alias: ask its server for one.", "alias_token")
+        claims = read(alias_token, self.secrets, self.clock() / 1000)
+        return AliasPermit(claims.alias, claims.rid)
 
 
 class Apps:

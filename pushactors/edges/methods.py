@@ -8,16 +8,20 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from pushactors.actors.fanout import Push
 from pushactors.actors.router import NO_TAG_CHANGE, TagChange
 from pushactors.domain.aliases import Registration
 from pushactors.domain.audience import Audience
 from pushactors.domain.message import Mark, Verdict
+from pushactors.edges.following import Following
 from pushactors.edges.house import App
+from pushactors.edges.results import Result
+from pushactors.edges.timelines import timeline
 from pushactors.errors import NoSuchMessage
 from pushactors.stores.contract import ReportRow, StatusRow
+from pushactors.wire import answers
 from pushactors.wire import app as wire
 from pushactors.wire.codec import structure
 from pushactors.wire.device import Nothing
@@ -29,12 +33,6 @@ T = TypeVar("T")
 TAG_HOLDERS_TOLD = 1_000
 
 
-class Result(NamedTuple):
-    value: object
-    waits: bool = True
-    """Whether it is told only when everything that its app has decided so far is durable."""
-
-
 class Methods:
     """The methods of one app. `call` raises what the peer is to be told."""
 
@@ -44,8 +42,10 @@ class Methods:
         self._methods: Mapping[str, Callable[[Any], Awaitable[Result]]] = {
             "push": self._push,
             "push.validate": self._validate,
+            "push.recall": self._recall,
             "report": self._report,
             "status": self._status,
+            "timeline": self._timeline,
             "pushes.list": self._list_pushes,
             "devices.get": self._get_device,
             "devices.list": self._list_devices,
@@ -58,12 +58,15 @@ class Methods:
             "presence": self._presence,
         }
 
-    async def call(self, method: str, params: Mapping[str, object]) -> Result:
-        """Raises a `PushactorsError`, then nothing has changed."""
+    async def call(self, method: str, params: Mapping[str, object], following: Following) -> Result:
+        """`following`: the receipt stream of the session that asks. Raises a `PushactorsError`, then nothing has
+        changed."""
         handle = self._methods.get(method)
-        if handle is None:
+        if handle is None and not following.has(method):
             raise UnknownMethod(f"There is no method {method[:40]!r}.")
         self._app.requests.take("")
+        if handle is None:
+            return await following.call(method, params)
         await self._app.router.sound()
         return await handle(params)
 
@@ -73,7 +76,7 @@ class Methods:
         asked = structure(wire.PushParams, params)
         self._app.pushes.take("")
         accepted = await self._app.fanout.accept(_push_of(asked))
-        answer = wire.PushAnswer(
+        answer = answers.PushAnswer(
             msg_id=str(accepted.msg_id),
             sendno=accepted.sendno,
             targets=accepted.targets,
@@ -85,6 +88,13 @@ class Methods:
     async def _validate(self, params: object) -> Result:
         push = _push_of(structure(wire.PushParams, params))
         return Result({"targets": await self._app.fanout.count_targets(push)})
+
+    async def _recall(self, params: object) -> Result:
+        split = await self._app.recalls.recall(structure(wire.OneMessage, params).msg_id)
+        return Result(answers.Recall(*split), waits=False)
+
+    async def _timeline(self, params: object) -> Result:
+        return Result(await timeline(self._app, structure(wire.TimelineOf, params)), waits=False)
 
     async def _report(self, params: object) -> Result:
         msg_ids = structure(wire.MsgIds, params).msg_ids
@@ -226,6 +236,8 @@ def _push_of(asked: wire.PushParams) -> Push:
         asked.options.sendno,
         asked.cid,
         asked.digest() if asked.cid is not None else b"",
+        asked.options.deliver_within,
+        asked.options.hold,
     )
 
 

@@ -131,6 +131,11 @@ class Stream(trio.abc.Stream):
 
     # --- Sending -----------------------------------------------------------------------------------------------------
 
+    @property
+    def outgoing_pieces(self) -> int:
+        """How many separate pieces the buffer holds."""
+        return len(self._outgoing)
+
     def put(self, data: bytes) -> None:
         """Has `data` sent, behind everything put before."""
         if self._is_broken:

@@ -15,6 +15,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 import trio
 
@@ -121,6 +122,9 @@ class DeviceVisit:
 
     def tell_alias(self, alias: Alias | None) -> None:
         self._connection.put_text(note_frame("alias", {"alias": alias}))
+
+    def tell_recall(self, msg_id: MsgId) -> None:
+        self._connection.put_text(note_frame("recall", {"msg_id": str(msg_id)}))
 
     def end(self, why: Ending, retry_after_s: int | None = None) -> None:
         if self._ending is None:
@@ -277,12 +281,14 @@ class DeviceVisit:
     # --- Requests ----------------------------------------------------------------------------------------------------
 
     async def _set_alias(self, params: dict[str, object]) -> object:
-        wanted = structure(wire.SetAlias, params).alias
+        asked = structure(wire.SetAlias, params)
+        wanted = asked.alias
         registration = self._app.router.find(self._id)
         if (wanted or None) == registration.alias:
             return {"alias": registration.alias, "previous": registration.alias}
         self._changes.check(self._device_no)
-        previous = await self._app.router.set_alias(self._id, Alias(wanted), self._visit_id)
+        permit = partial(self._app.permit, asked.alias_token)
+        previous = await self._app.router.set_alias(self._id, Alias(wanted), self._visit_id, permit)
         self._changes.count(self._device_no)
         return {"alias": wanted or None, "previous": previous}
 

@@ -14,8 +14,13 @@
 7. Any operation may raise `StoreBusy`: it may or may not have happened, and asking again is safe. Callers do so
    through `patient` and give up with the store's own error. Every other `StoreFailure` is final for the process.
 8. A store knows no rule of the trade: it never decides who is a target, what gives way, or what expires.
+9. Every verdict, mark and `Overdue` that took effect is a receipt of its app, appended in the commit that brought it,
+   in the order of the changes (C20). A push's targets that have a verdict at once come in their own order. Cursors of
+   an app are consecutive, from 1, and never used again.
+10. A mailbox is that of a device, or that of an alias (`DeviceRow.is_alias`), which is on no list of devices. A
+   delivery is in one mailbox, and can be moved to another (`Moved`): it stays the same delivery (C1).
 
-Rows are frozen; instants are milliseconds since 1970; ids are those of `wire.ids`.
+The words of it are next door: `rows` are what is read, `changes` what is written. Both are reached through here.
 """
 
 from __future__ import annotations
@@ -23,200 +28,98 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-from pushactors.domain.message import Mark, Message, Verdict
-from pushactors.wire.ids import (
-    Alias,
-    AppKey,
-    AppNo,
-    Binding,
-    Cid,
-    DeviceNo,
-    Millis,
-    MsgId,
-    Platform,
-    RegistrationId,
-    Tag,
+from pushactors.domain.message import Verdict
+from pushactors.stores.changes import (
+    Accepted,
+    AliasChanged,
+    AppAdded,
+    Arrived,
+    Change,
+    ConsumerMoved,
+    DeviceDeleted,
+    IdsReserved,
+    Left,
+    Marked,
+    Moved,
+    NoticeAnswered,
+    Noticed,
+    Overdue,
+    PlatformChanged,
+    Registered,
+    Seen,
+    Sent,
+    Settled,
+    Stamped,
+    Struck,
+    TagsChanged,
 )
-
-# --- Rows ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceRow:
-    """One device as it is registered. `binding` counts the settings of its alias, from 0."""
-
-    device_no: DeviceNo
-    app_no: AppNo
-    registration_id: RegistrationId
-    platform: Platform
-    alias: Alias | None
-    binding: Binding
-    tags: tuple[Tag, ...]
-    last_seen_at: Millis
-
-
-class DeliveryRow(NamedTuple):
-    """One unsettled delivery. `binding` None: not addressed by alias. `strike`: the verdict it gets (C3)."""
-
-    msg_id: MsgId
-    sent_at: Millis
-    expires_at: Millis | None
-    overrides: MsgId | None
-    binding: Binding | None
-    strike: Verdict | None
-
-
-class TargetRow(NamedTuple):
-    """One target of a push at its acceptance; `verdict` if it had one at once (missed, fenced), at `sent_at`."""
-
-    device_no: DeviceNo
-    binding: Binding | None
-    verdict: Verdict | None
-
-
-class DueRow(NamedTuple):
-    """A device with an unsettled delivery whose time runs out at `expires_at`."""
-
-    expires_at: Millis
-    device_no: DeviceNo
-    app_no: AppNo
-
-
-class CidRow(NamedTuple):
-    """The first successful answer to a push request with this `cid` (C6)."""
-
-    app_no: AppNo
-    cid: Cid
-    digest: bytes
-    msg_id: MsgId
-    sendno: int | None
-    targets: int
-    online: int
-    at: Millis
-
-
-@dataclass(frozen=True, slots=True)
-class ReportRow:
-    """What is durable of one push: `verdicts` and `marks` name only those that occurred."""
-
-    msg_id: MsgId
-    sent_at: Millis
-    targets: int
-    unsettled: int
-    verdicts: Mapping[Verdict, int]
-    marks: Mapping[Mark, int]
-
-
-class StatusRow(NamedTuple):
-    """What is durable of one (push, device) pair. `verdict` None: unsettled, since `at`."""
-
-    verdict: Verdict | None
-    at: Millis
-
-
-# --- Changes ---------------------------------------------------------------------------------------------------
-
-
-class AppAdded(NamedTuple):
-    app_no: AppNo
-    app_key: AppKey
-
-
-class Registered(NamedTuple):
-    """A new device. `install`: a digest of the client's install key, unique in the app while the device lives."""
-
-    device: DeviceRow
-    install: bytes | None
-
-
-class Seen(NamedTuple):
-    device_no: DeviceNo
-    at: Millis
-
-
-class PlatformChanged(NamedTuple):
-    device_no: DeviceNo
-    platform: Platform
-
-
-class AliasChanged(NamedTuple):
-    device_no: DeviceNo
-    alias: Alias | None
-    binding: Binding
-
-
-class TagsChanged(NamedTuple):
-    device_no: DeviceNo
-    tags: tuple[Tag, ...]
-
-
-class DeviceDeleted(NamedTuple):
-    """The device is no longer one of its app. Its deliveries are settled by changes of their own, before this one."""
-
-    device_no: DeviceNo
-    at: Millis
-
-
-class Accepted(NamedTuple):
-    """A push with all its targets. `message.body` is kept only if `keep_body`; targets without a verdict wait."""
-
-    app_no: AppNo
-    message: Message
-    keep_body: bool
-    targets: Sequence[TargetRow]
-    cid: CidRow | None
-
-
-class Settled(NamedTuple):
-    """The one verdict of a delivery. Ignored if it has one."""
-
-    msg_id: MsgId
-    device_no: DeviceNo
-    verdict: Verdict
-    at: Millis
-
-
-class Struck(NamedTuple):
-    """The verdict that an unsettled delivery gets unless it is acknowledged. Ignored if settled or struck before."""
-
-    msg_id: MsgId
-    device_no: DeviceNo
-    verdict: Verdict
-
-
-class Marked(NamedTuple):
-    """What a user did with a message. Ignored unless its verdict is `received` and it has no such mark yet."""
-
-    msg_id: MsgId
-    device_no: DeviceNo
-    mark: Mark
-    at: Millis
-
-
-class IdsReserved(NamedTuple):
-    """Message ids below this may have been told to somebody: after a restart none of them is given again."""
-
-    below: MsgId
-
-
-Change = (
-    AppAdded
-    | Registered
-    | Seen
-    | PlatformChanged
-    | AliasChanged
-    | TagsChanged
-    | DeviceDeleted
-    | Accepted
-    | Settled
-    | Struck
-    | Marked
-    | IdsReserved
+from pushactors.stores.rows import (
+    CidRow,
+    DeliveryRow,
+    DeviceRow,
+    DueRow,
+    MailboxRow,
+    NoticeRow,
+    OverdueRow,
+    ReceiptPage,
+    ReceiptRow,
+    ReportRow,
+    StatusRow,
+    TargetRow,
+    TimelineEntry,
+    TimelineRow,
+    UnsettledRow,
 )
+from pushactors.wire.ids import AppKey, AppNo, Cid, Consumer, Cursor, DeviceNo, Millis, MsgId, RegistrationId
 
-# --- Answers ---------------------------------------------------------------------------------------------------
+__all__ = [
+    "CID_KEPT_DAYS",
+    "NO_LIMITS",
+    "RECEIPT_BYTES",
+    "RECEIPT_KEPT_DAYS",
+    "REPORT_KEPT_DAYS",
+    "Accepted",
+    "AliasChanged",
+    "AppAdded",
+    "Arrived",
+    "Change",
+    "CidRow",
+    "ConsumerMoved",
+    "DeliveryRow",
+    "DeviceDeleted",
+    "DeviceRow",
+    "DueRow",
+    "IdsReserved",
+    "Left",
+    "MailboxRow",
+    "Marked",
+    "Moved",
+    "NoticeAnswered",
+    "NoticeRow",
+    "Noticed",
+    "Opened",
+    "Overdue",
+    "OverdueRow",
+    "PlatformChanged",
+    "ReceiptPage",
+    "ReceiptRow",
+    "Registered",
+    "ReportRow",
+    "Seen",
+    "Sent",
+    "Settled",
+    "Stamped",
+    "StatusRow",
+    "Store",
+    "Struck",
+    "TagsChanged",
+    "TargetRow",
+    "TimelineEntry",
+    "TimelineRow",
+    "UnsettledRow",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,12 +137,7 @@ class Opened:
     """32 random bytes, made with the store and the same for ever: what device secrets are derived from."""
 
 
-@dataclass(frozen=True, slots=True)
-class MailboxRow:
-    """A living device with what is unsettled for it, oldest first."""
-
-    device: DeviceRow
-    deliveries: tuple[DeliveryRow, ...]
+NO_LIMITS: Mapping[AppNo, int] = {}
 
 
 class Store(Protocol):
@@ -257,6 +155,9 @@ class Store(Protocol):
     async def devices(self, app_no: AppNo, after: DeviceNo, limit: int) -> Sequence[DeviceRow]:
         """The living devices of an app with a `device_no` over `after`, in that order, at most `limit`."""
 
+    async def alias_mailboxes(self, app_no: AppNo, after: DeviceNo, limit: int) -> Sequence[DeviceRow]:
+        """The same for the mailboxes of aliases, which `devices` leaves out."""
+
     async def mailboxes(self, device_nos: Sequence[DeviceNo]) -> Mapping[DeviceNo, MailboxRow]:
         """Those living devices, each with its unsettled deliveries. In a store with several owners: claims them."""
 
@@ -268,7 +169,30 @@ class Store(Protocol):
         `after` in order of (expires_at, device_no), each pair once."""
 
     async def unfinished(self, limit: int) -> Sequence[tuple[MsgId, DeviceNo, Verdict]]:
-        """Deliveries that a crash ended: the struck ones (their strike), and those with no `expires_at` (missed)."""
+        """Deliveries that a crash ended: the struck ones (their strike), and those with no `expires_at` (missed). Not
+        those that are struck `fenced` and held for an alias: `stranded` has them."""
+
+    async def stranded(self, app_no: AppNo) -> Sequence[DeviceNo]:
+        """Living devices with deliveries that are struck `fenced` and held for an alias."""
+
+    async def overdue(
+        self, after: tuple[Millis, DeviceNo, MsgId], until: Millis, limit: int
+    ) -> Sequence[OverdueRow]:
+        """Unsettled deliveries with a deadline not later than `until` that were not overdue yet: the first `limit`
+        behind `after` in order of (deliver_by, device_no, msg_id)."""
+
+    async def unsettled(
+        self, app_no: AppNo, msg_id: MsgId, after: DeviceNo, limit: int
+    ) -> tuple[ReportRow, Sequence[UnsettledRow]] | None:
+        """None if the app has no such push. Else what `reports` has of it, and the first `limit` of its unsettled
+        deliveries with a `device_no` over `after`, in that order."""
+
+    async def recipients(self, msg_id: MsgId, after: DeviceNo, limit: int) -> Sequence[DeviceNo]:
+        """The living devices with a `device_no` over `after` whose delivery is settled, and who received it, or were
+        sent it: in that order, at most `limit`."""
+
+    async def had(self, device_no: DeviceNo, msg_ids: Sequence[MsgId]) -> Sequence[MsgId]:
+        """Those of the pushes that were ever a delivery to this device, settled or not."""
 
     async def installed(self, app_no: AppNo, install: bytes) -> RegistrationId | None:
         """The living device that was registered with this install key."""
@@ -288,11 +212,24 @@ class Store(Protocol):
         """None if the app has no such push. Else by id: the pair's row, or None for a living device of the app that
         was no target. Devices deleted since are found while their deliveries are kept; other ids are left out."""
 
-    async def sweep(self, now: Millis, limit: int) -> int:
+    async def timeline(self, app_no: AppNo, msg_id: MsgId, device_no: DeviceNo) -> TimelineRow | None:
+        """The course of one delivery; None if the app has no such push, or it was no delivery to that mailbox."""
+
+    async def device_no(self, app_no: AppNo, registration_id: RegistrationId) -> DeviceNo | None:
+        """The device of the app with this id, a deleted one too while it is kept."""
+
+    async def receipts(self, app_no: AppNo, after: Cursor, limit: int) -> ReceiptPage:
+        """The first `limit` receipts behind `after`, oldest first."""
+
+    async def consumers(self, app_no: AppNo) -> Mapping[Consumer, Cursor]:
+        """Every consumer that the app ever named, and behind which cursor it resumes."""
+
+    async def sweep(self, now: Millis, limit: int, receipts_kept: Mapping[AppNo, int] = NO_LIMITS) -> int:
         """Removes about `limit` rows that nobody can ask for any more, in one short step; how many it removed.
 
         Settled pushes 28 days after their last event (C18), `cid`s after a day (C6), deleted devices not before their
-        last delivery is gone. Returns 0 when there was nothing to do; the caller then rests."""
+        last delivery is gone, receipts after 10 days and beyond the newest `receipts_kept` of their app (C20), notices
+        of recalls that are over (C22). Returns 0 when there was nothing to do; the caller then rests."""
 
     async def backup(self, target: Path) -> None:
         """Writes a whole, consistent copy to a new file. Raises `StoreUnusable` if it cannot, or `target` is there."""
@@ -300,3 +237,6 @@ class Store(Protocol):
 
 REPORT_KEPT_DAYS = 28
 CID_KEPT_DAYS = 1
+RECEIPT_KEPT_DAYS = 10
+RECEIPT_BYTES = 34
+"""What one receipt takes on disk, measured on SQLite with 1, 20 and 500 apps: how many `receipts_max_bytes` are."""

@@ -7,34 +7,39 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Final
 
 import trio
 
 from pushactors.domain.message import Verdict
 from pushactors.errors import StoreFenced, StoreUnusable
 from pushactors.stores.contract import (
-    CID_KEPT_DAYS,
-    REPORT_KEPT_DAYS,
+    NO_LIMITS,
     Change,
     CidRow,
     DeviceRow,
     DueRow,
     MailboxRow,
+    NoticeRow,
     Opened,
+    OverdueRow,
+    ReceiptPage,
+    ReceiptRow,
     ReportRow,
     StatusRow,
+    TimelineRow,
+    UnsettledRow,
 )
-from pushactors.stores.memory_disk import MemoryDisk, Push
-from pushactors.wire.ids import AppNo, Cid, DeviceNo, Millis, MsgId, RegistrationId
+from pushactors.stores.memory_disk import MemoryDisk
+from pushactors.stores.memory_records import Delivery, Push, Receipt
+from pushactors.stores.memory_sweep import sweep
+from pushactors.stores.timelines import Kind, timeline
+from pushactors.wire.ids import AppNo, Cid, Consumer, Cursor, DeviceNo, Millis, MsgId, RegistrationId
 
 __all__ = ["MemoryDisk", "MemoryStore"]
-
-_DAY_MS: Final = 86_400_000
 
 
 class MemoryStore:
@@ -66,18 +71,21 @@ class MemoryStore:
         return disk.apply(number, changes)
 
     async def devices(self, app_no: AppNo, after: DeviceNo, limit: int) -> Sequence[DeviceRow]:
-        disk = await self._disk()
-        following = islice(disk.device_nos, bisect_right(disk.device_nos, after), None)
-        rows = (disk.living(device_no) for device_no in following)
-        return list(islice((row for row in rows if row is not None and row.app_no == app_no), limit))
+        return _following(await self._disk(), app_no, after, limit, is_alias=False)
+
+    async def alias_mailboxes(self, app_no: AppNo, after: DeviceNo, limit: int) -> Sequence[DeviceRow]:
+        return _following(await self._disk(), app_no, after, limit, is_alias=True)
 
     async def mailboxes(self, device_nos: Sequence[DeviceNo]) -> Mapping[DeviceNo, MailboxRow]:
         disk = await self._disk()
         found: dict[DeviceNo, MailboxRow] = {}
         for device_no in device_nos:
             if row := disk.living(device_no):
-                waiting = sorted(disk.mailboxes.get(device_no, {}).items())
-                found[device_no] = MailboxRow(row, tuple(push.row(device_no) for _, push in waiting))
+                waiting = [push.row(device_no) for push in disk.mailboxes.get(device_no, {}).values()]
+                waiting.sort(key=lambda each: (each.place, each.msg_id))
+                notices = [NoticeRow(*notice) for notice in disk.devices[device_no].notices.items()]
+                notices.sort(key=lambda each: (each.until, each.msg_id))
+                found[device_no] = MailboxRow(row, tuple(waiting), tuple(notices))
         return found
 
     async def bodies(self, msg_ids: Sequence[MsgId]) -> Mapping[MsgId, bytes]:
@@ -91,11 +99,11 @@ class MemoryStore:
     async def due(self, after: tuple[Millis, DeviceNo], until: Millis, limit: int) -> Sequence[DueRow]:
         disk = await self._disk()
         found = {
-            DueRow(push.message.expires_at, device_no, push.app_no)
+            DueRow(push.message.expires_at, device_no, row.app_no)
             for push in disk.unsettled.values()
             if push.message.expires_at is not None and after[0] <= push.message.expires_at <= until
             for device_no in push.unsettled
-            if disk.living(device_no) is not None
+            if (row := disk.living(device_no)) is not None
         }
         return sorted(row for row in found if row[:2] > after)[:limit]
 
@@ -106,8 +114,63 @@ class MemoryStore:
             for msg_id, push in disk.unsettled.items()
             for device_no in push.unsettled
             if push.deliveries[device_no].strike is not None or push.message.expires_at is None
+            if not _is_stranded(push.deliveries[device_no])
         )
         return list(islice(found, limit))
+
+    async def stranded(self, app_no: AppNo) -> Sequence[DeviceNo]:
+        disk = await self._disk()
+        found = {
+            device_no
+            for push in disk.unsettled.values()
+            for device_no in push.unsettled
+            if _is_stranded(push.deliveries[device_no])
+        }
+        rows = [disk.living(device_no) for device_no in sorted(found)]
+        return [row.device_no for row in rows if row is not None and row.app_no == app_no and not row.is_alias]
+
+    async def overdue(
+        self, after: tuple[Millis, DeviceNo, MsgId], until: Millis, limit: int
+    ) -> Sequence[OverdueRow]:
+        disk = await self._disk()
+        found = [
+            _overdue(disk, deadline, device_no, push)
+            for push in disk.unsettled.values()
+            for device_no in push.unsettled
+            if (deadline := push.deliveries[device_no].deliver_by) is not None
+            and deadline <= until
+            and (deadline, device_no, push.message.msg_id) > after
+        ]
+        return sorted(found, key=lambda row: row[:3])[:limit]
+
+    async def unsettled(
+        self, app_no: AppNo, msg_id: MsgId, after: DeviceNo, limit: int
+    ) -> tuple[ReportRow, Sequence[UnsettledRow]] | None:
+        disk = await self._disk()
+        push = disk.pushes.get(msg_id)
+        if push is None or push.app_no != app_no:
+            return None
+        device_nos = sorted(device_no for device_no in push.unsettled if device_no > after)[:limit]
+        return _report(push), [_unsettled(disk, push.deliveries[device_no], device_no) for device_no in device_nos]
+
+    async def recipients(self, msg_id: MsgId, after: DeviceNo, limit: int) -> Sequence[DeviceNo]:
+        disk = await self._disk()
+        push = disk.pushes.get(msg_id)
+        received = (
+            device_no
+            for device_no, delivery in sorted(push.deliveries.items() if push else (), key=lambda item: item[0])
+            if device_no > after
+            and (
+                delivery.verdict is Verdict.RECEIVED
+                or (delivery.verdict is not None and (delivery.visit is not None or _was_sent(delivery)))
+            )
+        )
+        rows = (disk.living(device_no) for device_no in received)
+        return list(islice((row.device_no for row in rows if row is not None and not row.is_alias), limit))
+
+    async def had(self, device_no: DeviceNo, msg_ids: Sequence[MsgId]) -> Sequence[MsgId]:
+        disk = await self._disk()
+        return [msg_id for msg_id in msg_ids if disk.had(msg_id, device_no)]
 
     async def installed(self, app_no: AppNo, install: bytes) -> RegistrationId | None:
         disk = await self._disk()
@@ -143,20 +206,45 @@ class MemoryStore:
         found: dict[RegistrationId, StatusRow | None] = {}
         for registration_id in registration_ids:
             device_no = disk.by_registration.get(registration_id)
-            if device_no is None or disk.devices[device_no].row.app_no != app_no:
+            row = None if device_no is None else disk.devices[device_no].row
+            if device_no is None or row is None or row.app_no != app_no or row.is_alias:
                 continue
             status = push.status(device_no)
             if status is not None or disk.living(device_no) is not None:
                 found[registration_id] = status
         return found
 
-    async def sweep(self, now: Millis, limit: int) -> int:
+    async def timeline(self, app_no: AppNo, msg_id: MsgId, device_no: DeviceNo) -> TimelineRow | None:
         disk = await self._disk()
-        left = limit - _remove_deliveries(disk, limit)
-        left -= _remove_pushes(disk, now, left)
-        left -= _remove_devices(disk, left)
-        left -= _remove_cids(disk, now, left)
-        return limit - left
+        push = disk.pushes.get(msg_id)
+        if push is None or push.app_no != app_no or device_no not in push.deliveries:
+            return None
+        delivery = push.deliveries[device_no]
+        return timeline(push.message.sent_at, push.stored_at, list(delivery.happened), delivery.settlement())
+
+    async def device_no(self, app_no: AppNo, registration_id: RegistrationId) -> DeviceNo | None:
+        disk = await self._disk()
+        device_no = disk.by_registration.get(registration_id)
+        row = None if device_no is None else disk.devices[device_no].row
+        return device_no if row is not None and row.app_no == app_no and not row.is_alias else None
+
+    async def receipts(self, app_no: AppNo, after: Cursor, limit: int) -> ReceiptPage:
+        disk = await self._disk()
+        stream = disk.streams.get(app_no)
+        if stream is None:
+            return ReceiptPage((), Cursor(0), Cursor(0))
+        skipped = min(max(0, after - stream.before), len(stream.receipts))
+        rows = [
+            _receipt(disk, Cursor(stream.before + skipped + behind), receipt)
+            for behind, receipt in enumerate(islice(stream.receipts, skipped, skipped + limit), 1)
+        ]
+        return ReceiptPage(rows, Cursor(stream.before + 1) if stream.receipts else stream.last, stream.last)
+
+    async def consumers(self, app_no: AppNo) -> Mapping[Consumer, Cursor]:
+        return dict((await self._disk()).consumers.get(app_no, {}))
+
+    async def sweep(self, now: Millis, limit: int, receipts_kept: Mapping[AppNo, int] = NO_LIMITS) -> int:
+        return sweep(await self._disk(), now, limit, receipts_kept)
 
     async def backup(self, target: Path) -> None:
         await self._disk()
@@ -182,39 +270,39 @@ def _report(push: Push) -> ReportRow:
     )
 
 
-def _remove_deliveries(disk: MemoryDisk, limit: int) -> int:
-    removed = 0
-    while disk.leaving and removed < limit:
-        deliveries = disk.leaving[-1].deliveries
-        while deliveries and removed < limit:
-            device_no, _ = deliveries.popitem()
-            removed += 1
-            if device := disk.devices.get(device_no):
-                device.kept -= 1
-        if not deliveries:
-            disk.leaving.pop()
-    return removed
+def _following(disk: MemoryDisk, app_no: AppNo, after: DeviceNo, limit: int, is_alias: bool) -> Sequence[DeviceRow]:
+    following = islice(disk.device_nos, bisect_right(disk.device_nos, after), None)
+    rows = (disk.living(device_no) for device_no in following)
+    wanted = (row for row in rows if row is not None and row.app_no == app_no and row.is_alias == is_alias)
+    return list(islice(wanted, limit))
 
 
-def _remove_pushes(disk: MemoryDisk, now: Millis, limit: int) -> int:
-    oldest = now - REPORT_KEPT_DAYS * _DAY_MS
-    gone = [msg_id for msg_id, push in disk.pushes.items() if not push.unsettled and push.last_event_at < oldest]
-    for msg_id in gone[:limit]:
-        disk.leaving.append(disk.pushes.pop(msg_id))
-    return len(gone[:limit])
+def _is_stranded(delivery: Delivery) -> bool:
+    return delivery.strike is Verdict.FENCED and delivery.held_for is not None
 
 
-def _remove_devices(disk: MemoryDisk, limit: int) -> int:
-    gone = [device_no for device_no, device in disk.deleted.items() if not device.kept][:limit]
-    for device_no in gone:
-        del disk.deleted[device_no]
-        del disk.device_nos[bisect_left(disk.device_nos, device_no)]
-        del disk.by_registration[disk.devices.pop(device_no).row.registration_id]
-    return len(gone)
+def _overdue(disk: MemoryDisk, deadline: Millis, device_no: DeviceNo, push: Push) -> OverdueRow:
+    device = disk.devices.get(device_no)
+    seen = device.row.last_seen_at if device and not device.row.is_alias else None
+    moved = (each.at for each in push.deliveries[device_no].happened if each.kind in (Kind.HELD, Kind.BOUND))
+    here_since = max(moved, default=push.message.sent_at)
+    return OverdueRow(deadline, device_no, push.message.msg_id, push.app_no, here_since, seen)
 
 
-def _remove_cids(disk: MemoryDisk, now: Millis, limit: int) -> int:
-    gone = [key for key, row in disk.cids.items() if row.at < now - CID_KEPT_DAYS * _DAY_MS][:limit]
-    for key in gone:
-        del disk.cids[key]
-    return len(gone)
+def _was_sent(delivery: Delivery) -> bool:
+    return any(each.kind is Kind.SENT for each in delivery.happened)
+
+
+def _unsettled(disk: MemoryDisk, delivery: Delivery, device_no: DeviceNo) -> UnsettledRow:
+    device = disk.devices.get(device_no)
+    present = device is not None and device.row.was_present and not device.row.is_alias
+    only_waits_on = delivery.strike is Verdict.FENCED and delivery.held_for is not None
+    return UnsettledRow(device_no, delivery.was_sent or present, None if only_waits_on else delivery.strike)
+
+
+def _receipt(disk: MemoryDisk, cursor: Cursor, receipt: Receipt) -> ReceiptRow:
+    msg_id, device_no, event, at, reason = receipt
+    device = disk.devices.get(device_no)
+    registration_id = device.row.registration_id if device and not device.row.is_alias else None
+    alias = device.row.alias if device and device.row.is_alias else None
+    return ReceiptRow(cursor, msg_id, registration_id, alias, event, at, reason)

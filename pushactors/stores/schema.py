@@ -6,7 +6,9 @@
 3. A delivery is in exactly one table: in `mailbox` while it is unsettled, in `deliveries` once it has its verdict.
    That is why one verdict is for ever (C1): settling moves the row, and a row that is gone cannot be moved again.
 4. A push whose row is gone but whose deliveries are not yet stands in `leaving`.
-5. Few indexes; the large tables grow at their ends. `contents` is apart from `pushes`, which outlives it by weeks.
+5. What happened to a delivery before its verdict is in `events`, under the mailbox that has the delivery now; the
+   verdict, its visit and the marks are with the delivery itself.
+6. Few indexes; the large tables grow at their ends. `contents` is apart from `pushes`, which outlives it by weeks.
 """
 
 from __future__ import annotations
@@ -123,7 +125,73 @@ _VERSION_1: Final = (
     "CREATE INDEX cids_by_age ON cids (at)",
 )
 
-MIGRATIONS: Final[Sequence[Sequence[str]]] = (_VERSION_1,)
+# Receipts (C20), deadlines (C21), recalls (C22), the mailboxes of aliases, and the course of a delivery.
+_VERSION_2: Final = (
+    "ALTER TABLE apps ADD COLUMN last_cursor INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE devices ADD COLUMN visits INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE devices ADD COLUMN present INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE devices ADD COLUMN is_alias INTEGER NOT NULL DEFAULT 0",
+    "DROP INDEX devices_living",
+    "CREATE INDEX devices_living ON devices (app_no) WHERE deleted_at IS NULL AND is_alias = 0",
+    "CREATE INDEX devices_of_aliases ON devices (app_no) WHERE deleted_at IS NULL AND is_alias = 1",
+    "ALTER TABLE pushes ADD COLUMN stored_at INTEGER",
+    # place NULL: the msg_id. Nobody knows of the rows before this version whether they were sent.
+    "ALTER TABLE mailbox ADD COLUMN place INTEGER",
+    "ALTER TABLE mailbox ADD COLUMN held_for TEXT",
+    "ALTER TABLE mailbox ADD COLUMN deliver_by INTEGER",
+    "ALTER TABLE mailbox ADD COLUMN was_sent INTEGER NOT NULL DEFAULT 1",
+    "CREATE INDEX mailbox_overdue ON mailbox (deliver_by, device_no, msg_id) WHERE deliver_by IS NOT NULL",
+    f"""
+    CREATE INDEX mailbox_stranded ON mailbox (device_no)
+    WHERE strike = {Verdict.FENCED:d} AND held_for IS NOT NULL
+    """,
+    "ALTER TABLE deliveries ADD COLUMN visit INTEGER",
+    "ALTER TABLE deliveries ADD COLUMN sent_at INTEGER",
+    *(f"ALTER TABLE deliveries ADD COLUMN {mark.word}_at INTEGER" for mark in Mark),
+    """
+    CREATE TABLE events (
+        msg_id INTEGER NOT NULL,
+        device_no INTEGER NOT NULL,
+        at INTEGER NOT NULL,
+        kind INTEGER NOT NULL,
+        detail INTEGER NOT NULL,
+        PRIMARY KEY (msg_id, device_no, at, kind, detail)
+    ) WITHOUT ROWID
+    """,
+    # number: of the reason, an instant or how many others, as `why` has it.
+    """
+    CREATE TABLE receipts (
+        app_no INTEGER NOT NULL,
+        cursor INTEGER NOT NULL,
+        msg_id INTEGER NOT NULL,
+        device_no INTEGER NOT NULL,
+        event INTEGER NOT NULL,
+        at INTEGER NOT NULL,
+        why INTEGER,
+        number INTEGER,
+        PRIMARY KEY (app_no, cursor)
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE consumers (
+        app_no INTEGER NOT NULL,
+        consumer TEXT NOT NULL,
+        cursor INTEGER NOT NULL,
+        PRIMARY KEY (app_no, consumer)
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE notices (
+        device_no INTEGER NOT NULL,
+        msg_id INTEGER NOT NULL,
+        until INTEGER NOT NULL,
+        PRIMARY KEY (device_no, msg_id)
+    ) WITHOUT ROWID
+    """,
+    "CREATE INDEX notices_over ON notices (until)",
+)
+
+MIGRATIONS: Final[Sequence[Sequence[str]]] = (_VERSION_1, _VERSION_2)
 
 
 def check_ours(connection: sqlite3.Connection, name: str, newest: int = len(MIGRATIONS)) -> int:

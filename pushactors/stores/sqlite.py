@@ -21,31 +21,38 @@ from typing import Final, Literal, TypeVar
 import trio
 
 from pushactors.errors import StoreFenced, StoreUnusable
+from pushactors.stores import sqlite_deliveries as deliveries
 from pushactors.stores import sqlite_reads as reads
+from pushactors.stores import sqlite_receipts as receipts
 from pushactors.stores.contract import (
+    NO_LIMITS,
     Change,
     CidRow,
     DeviceRow,
     DueRow,
     MailboxRow,
     Opened,
+    OverdueRow,
+    ReceiptPage,
     ReportRow,
     StatusRow,
+    TimelineRow,
+    UnsettledRow,
 )
 from pushactors.stores.schema import bring_up, check_whole
 from pushactors.stores.sqlite_files import BUSY_AFTER_S, copy_database, hold, in_sentences, make
 from pushactors.stores.sqlite_sweep import sweep
 from pushactors.stores.sqlite_writes import write
-from pushactors.wire.ids import AppNo, Cid, DeviceNo, Millis, MsgId, RegistrationId
+from pushactors.wire.ids import AppNo, Cid, Consumer, Cursor, DeviceNo, Millis, MsgId, RegistrationId
 
 __all__ = ["SqliteStore", "copy_database"]
 
 T = TypeVar("T")
 
 _STATEMENTS_KEPT: Final = 512
-"""Compiled: about 20 texts for batches, in 10 sizes each, and the reads."""
-_OLDEST_SQLITE: Final = (3, 33, 0)
-"""The first with UPDATE FROM."""
+"""Compiled: about 40 texts for batches, in 10 sizes each, and the reads."""
+_OLDEST_SQLITE: Final = (3, 35, 0)
+"""The first with RETURNING."""
 
 
 class SqliteStore:
@@ -74,6 +81,9 @@ class SqliteStore:
     async def devices(self, app_no: AppNo, after: DeviceNo, limit: int) -> Sequence[DeviceRow]:
         return await self._read(partial(reads.devices, app_no=app_no, after=after, limit=limit))
 
+    async def alias_mailboxes(self, app_no: AppNo, after: DeviceNo, limit: int) -> Sequence[DeviceRow]:
+        return await self._read(partial(reads.alias_mailboxes, app_no=app_no, after=after, limit=limit))
+
     async def mailboxes(self, device_nos: Sequence[DeviceNo]) -> Mapping[DeviceNo, MailboxRow]:
         return await self._read(partial(reads.mailboxes, device_nos=device_nos))
 
@@ -83,8 +93,29 @@ class SqliteStore:
     async def due(self, after: tuple[Millis, DeviceNo], until: Millis, limit: int) -> Sequence[DueRow]:
         return await self._read(partial(reads.due, after=after, until=until, limit=limit))
 
-    async def unfinished(self, limit: int) -> Sequence[reads.Unfinished]:
-        return await self._read(partial(reads.unfinished, limit=limit))
+    async def unfinished(self, limit: int) -> Sequence[deliveries.Unfinished]:
+        return await self._read(partial(deliveries.unfinished, limit=limit))
+
+    async def stranded(self, app_no: AppNo) -> Sequence[DeviceNo]:
+        return await self._read(partial(deliveries.stranded, app_no=app_no))
+
+    async def overdue(
+        self, after: tuple[Millis, DeviceNo, MsgId], until: Millis, limit: int
+    ) -> Sequence[OverdueRow]:
+        return await self._read(partial(deliveries.overdue, after=after, until=until, limit=limit))
+
+    async def unsettled(
+        self, app_no: AppNo, msg_id: MsgId, after: DeviceNo, limit: int
+    ) -> tuple[ReportRow, Sequence[UnsettledRow]] | None:
+        return await self._read(
+            partial(deliveries.unsettled, app_no=app_no, msg_id=msg_id, after=after, limit=limit)
+        )
+
+    async def recipients(self, msg_id: MsgId, after: DeviceNo, limit: int) -> Sequence[DeviceNo]:
+        return await self._read(partial(deliveries.recipients, msg_id=msg_id, after=after, limit=limit))
+
+    async def had(self, device_no: DeviceNo, msg_ids: Sequence[MsgId]) -> Sequence[MsgId]:
+        return await self._read(partial(deliveries.had, device_no=device_no, msg_ids=msg_ids))
 
     async def installed(self, app_no: AppNo, install: bytes) -> RegistrationId | None:
         return await self._read(partial(reads.installed, app_no=app_no, install=install))
@@ -102,11 +133,23 @@ class SqliteStore:
         self, app_no: AppNo, msg_id: MsgId, registration_ids: Sequence[RegistrationId]
     ) -> Mapping[RegistrationId, StatusRow | None] | None:
         return await self._read(
-            partial(reads.statuses, app_no=app_no, msg_id=msg_id, registration_ids=registration_ids)
+            partial(deliveries.statuses, app_no=app_no, msg_id=msg_id, registration_ids=registration_ids)
         )
 
-    async def sweep(self, now: Millis, limit: int) -> int:
-        return await self._write(partial(sweep, now=now, limit=limit))
+    async def timeline(self, app_no: AppNo, msg_id: MsgId, device_no: DeviceNo) -> TimelineRow | None:
+        return await self._read(partial(deliveries.timeline_of, app_no=app_no, msg_id=msg_id, device_no=device_no))
+
+    async def device_no(self, app_no: AppNo, registration_id: RegistrationId) -> DeviceNo | None:
+        return await self._read(partial(reads.device_no, app_no=app_no, registration_id=registration_id))
+
+    async def receipts(self, app_no: AppNo, after: Cursor, limit: int) -> ReceiptPage:
+        return await self._read(partial(receipts.receipts, app_no=app_no, after=after, limit=limit))
+
+    async def consumers(self, app_no: AppNo) -> Mapping[Consumer, Cursor]:
+        return await self._read(partial(receipts.consumers, app_no=app_no))
+
+    async def sweep(self, now: Millis, limit: int, receipts_kept: Mapping[AppNo, int] = NO_LIMITS) -> int:
+        return await self._write(partial(sweep, now=now, limit=limit, receipts_kept=receipts_kept))
 
     async def backup(self, target: Path) -> None:
         # On connections of its own, so that neither reads nor commits wait for it.
@@ -116,7 +159,7 @@ class SqliteStore:
 
     def _open(self) -> Opened:
         if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
-            raise StoreUnusable(f"SQLite {sqlite3.sqlite_version} is too old; a Python with 3.33 or newer is needed.")
+            raise StoreUnusable(f"SQLite {sqlite3.sqlite_version} is too old; a Python with 3.35 or newer is needed.")
         if self._path.is_dir():
             raise StoreUnusable(f"{self._path} is a directory; name a file in it.")
         if self._lock is None:

@@ -1,4 +1,4 @@
-"""The questions of the contract, asked of SQLite inside a read transaction that somebody else opened.
+"""The questions about devices, mailboxes and pushes, asked of SQLite in a read transaction that somebody else opened.
 
 1. A question is answered from one snapshot, and changes nothing.
 2. Lists of numbers go in as one JSON text, so that a statement is compiled once, whatever their length.
@@ -9,18 +9,18 @@ from __future__ import annotations
 import sqlite3
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import orjson
 
 from pushactors.domain.message import Mark, Verdict
-from pushactors.stores.contract import CidRow, DeliveryRow, DeviceRow, DueRow, MailboxRow, ReportRow, StatusRow
+from pushactors.stores.contract import CidRow, DeliveryRow, DeviceRow, DueRow, MailboxRow, NoticeRow, ReportRow
 from pushactors.stores.schema import MARK_COLUMNS, VERDICT_COLUMNS
 from pushactors.wire.ids import AppNo, Cid, DeviceNo, Millis, MsgId, Platform, RegistrationId
 
-Unfinished: TypeAlias = tuple[MsgId, DeviceNo, Verdict]
-
-_DEVICE: Final = "device_no, app_no, registration_id, platform, alias, binding, tags, last_seen_at"
+_DEVICE: Final = """
+    device_no, app_no, registration_id, platform, alias, binding, tags, last_seen_at, visits, present, is_alias
+"""
 _REPORT: Final = ", ".join(["msg_id, sent_at, targets, unsettled", *VERDICT_COLUMNS.values(), *MARK_COLUMNS.values()])
 _VERDICTS: Final = list(Verdict)
 _MARKS: Final = list(Mark)
@@ -32,7 +32,18 @@ def devices(connection: sqlite3.Connection, app_no: AppNo, after: DeviceNo, limi
     rows = connection.execute(
         f"""
         SELECT {_DEVICE} FROM devices INDEXED BY devices_living
-        WHERE app_no = ? AND device_no > ? AND deleted_at IS NULL ORDER BY device_no LIMIT ?
+        WHERE app_no = ? AND device_no > ? AND deleted_at IS NULL AND is_alias = 0 ORDER BY device_no LIMIT ?
+        """,
+        (app_no, after, limit),
+    )
+    return [_device(row) for row in rows.fetchall()]
+
+
+def alias_mailboxes(connection: sqlite3.Connection, app_no: AppNo, after: DeviceNo, limit: int) -> Sequence[DeviceRow]:
+    rows = connection.execute(
+        f"""
+        SELECT {_DEVICE} FROM devices INDEXED BY devices_of_aliases
+        WHERE app_no = ? AND device_no > ? AND deleted_at IS NULL AND is_alias = 1 ORDER BY device_no LIMIT ?
         """,
         (app_no, after, limit),
     )
@@ -40,30 +51,46 @@ def devices(connection: sqlite3.Connection, app_no: AppNo, after: DeviceNo, limi
 
 
 def mailboxes(connection: sqlite3.Connection, device_nos: Sequence[DeviceNo]) -> Mapping[DeviceNo, MailboxRow]:
-    wanted = _numbers(device_nos)
+    wanted = numbers(device_nos)
     found = connection.execute(
         f"SELECT {_DEVICE} FROM devices WHERE device_no IN (SELECT value FROM json_each(?)) AND deleted_at IS NULL",
         (wanted,),
     ).fetchall()
     unsettled = connection.execute(
         """
-        SELECT device_no, msg_id, sent_at, mailbox.expires_at, overrides, binding, strike
+        SELECT device_no, msg_id, sent_at, mailbox.expires_at, overrides, binding, strike,
+        coalesce(place, msg_id), held_for, was_sent
         FROM mailbox CROSS JOIN pushes USING (msg_id)
-        WHERE device_no IN (SELECT value FROM json_each(?)) ORDER BY device_no, msg_id
+        WHERE device_no IN (SELECT value FROM json_each(?)) ORDER BY device_no, coalesce(place, msg_id), msg_id
+        """,
+        (wanted,),
+    ).fetchall()
+    deliveries: defaultdict[int, list[DeliveryRow]] = defaultdict(list)
+    for device_no, msg_id, sent_at, expires_at, overrides, binding, strike, place, held_for, was_sent in unsettled:
+        verdict = None if strike is None else Verdict(strike)
+        deliveries[device_no].append(
+            DeliveryRow(msg_id, sent_at, expires_at, overrides, binding, verdict, place, held_for, bool(was_sent))
+        )
+    recalls = connection.execute(
+        """
+        SELECT device_no, msg_id, until FROM notices
+        WHERE device_no IN (SELECT value FROM json_each(?)) ORDER BY device_no, until, msg_id
         """,
         (wanted,),
     )
-    deliveries: defaultdict[int, list[DeliveryRow]] = defaultdict(list)
-    for device_no, msg_id, sent_at, expires_at, overrides, binding, strike in unsettled.fetchall():
-        verdict = None if strike is None else Verdict(strike)
-        deliveries[device_no].append(DeliveryRow(msg_id, sent_at, expires_at, overrides, binding, verdict))
-    return {row[0]: MailboxRow(_device(row), tuple(deliveries[row[0]])) for row in found}
+    notices: defaultdict[int, list[NoticeRow]] = defaultdict(list)
+    for device_no, msg_id, until in recalls.fetchall():
+        notices[device_no].append(NoticeRow(msg_id, until))
+    return {
+        row[0]: MailboxRow(_device(row), tuple(deliveries.get(row[0], ())), tuple(notices.get(row[0], ())))
+        for row in found
+    }
 
 
 def bodies(connection: sqlite3.Connection, msg_ids: Sequence[MsgId]) -> Mapping[MsgId, bytes]:
     return dict(
         connection.execute(
-            "SELECT msg_id, body FROM contents WHERE msg_id IN (SELECT value FROM json_each(?))", (_numbers(msg_ids),)
+            "SELECT msg_id, body FROM contents WHERE msg_id IN (SELECT value FROM json_each(?))", (numbers(msg_ids),)
         ).fetchall()
     )
 
@@ -84,20 +111,10 @@ def due(
     return [DueRow(*row) for row in rows.fetchall()]
 
 
-def unfinished(connection: sqlite3.Connection, limit: int) -> Sequence[Unfinished]:
-    rows = connection.execute(
-        """
-        SELECT msg_id, device_no, strike FROM mailbox INDEXED BY mailbox_unfinished
-        WHERE strike IS NOT NULL OR expires_at IS NULL ORDER BY msg_id, device_no LIMIT ?
-        """,
-        (limit,),
-    )
-    return [(msg_id, device_no, Verdict(strike or Verdict.MISSED)) for msg_id, device_no, strike in rows.fetchall()]
-
-
 def installed(connection: sqlite3.Connection, app_no: AppNo, install: bytes) -> RegistrationId | None:
     row = connection.execute(
-        "SELECT registration_id FROM devices WHERE app_no = ? AND install = ? AND deleted_at IS NULL", (app_no, install)
+        "SELECT registration_id FROM devices WHERE app_no = ? AND install = ? AND deleted_at IS NULL AND NOT is_alias",
+        (app_no, install),
     ).fetchone()
     return row[0] if row else None
 
@@ -120,7 +137,7 @@ def cids(connection: sqlite3.Connection, app_no: AppNo, wanted: Sequence[Cid], s
 def reports(connection: sqlite3.Connection, app_no: AppNo, msg_ids: Sequence[MsgId]) -> Mapping[MsgId, ReportRow]:
     rows = connection.execute(
         f"SELECT {_REPORT} FROM pushes WHERE msg_id IN (SELECT value FROM json_each(?)) AND +app_no = ?",
-        (_numbers(msg_ids), app_no),
+        (numbers(msg_ids), app_no),
     )
     return {row[0]: _report(row) for row in rows.fetchall()}
 
@@ -136,42 +153,30 @@ def pushes(connection: sqlite3.Connection, app_no: AppNo, before: MsgId | None, 
     return [_report(row) for row in rows.fetchall()]
 
 
-def statuses(
-    connection: sqlite3.Connection, app_no: AppNo, msg_id: MsgId, registration_ids: Sequence[RegistrationId]
-) -> Mapping[RegistrationId, StatusRow | None] | None:
-    push = connection.execute("SELECT sent_at FROM pushes WHERE msg_id = ? AND app_no = ?", (msg_id, app_no)).fetchone()
-    if push is None:
-        return None
-    found: dict[RegistrationId, StatusRow | None] = {}
-    # One by one: SQLite's JSON ends a string at its first NUL, and would find ids that nobody asked for.
-    for registration_id in registration_ids:
-        row = connection.execute(
-            """
-            SELECT deleted_at IS NULL, verdict, at, mailbox.msg_id IS NOT NULL FROM devices
-            LEFT JOIN deliveries ON deliveries.msg_id = ?1 AND deliveries.device_no = devices.device_no
-            LEFT JOIN mailbox ON mailbox.device_no = devices.device_no AND mailbox.msg_id = ?1
-            WHERE registration_id = ?2 AND app_no = ?3
-            """,
-            (msg_id, registration_id, app_no),
-        ).fetchone()
-        if row is None:
-            continue
-        living, verdict, at, waits = row
-        if verdict is not None:
-            found[registration_id] = StatusRow(Verdict(verdict), at)
-        elif waits:
-            found[registration_id] = StatusRow(None, push[0])
-        elif living:
-            found[registration_id] = None
-    return found
+def device_no(connection: sqlite3.Connection, app_no: AppNo, registration_id: RegistrationId) -> DeviceNo | None:
+    row = connection.execute(
+        "SELECT device_no FROM devices WHERE registration_id = ? AND app_no = ? AND NOT is_alias",
+        (registration_id, app_no),
+    ).fetchone()
+    return row[0] if row else None
 
 
 def _device(row: Any) -> DeviceRow:
-    device_no, app_no, registration_id, platform, alias, binding, tags, last_seen_at = row
+    device_no, app_no, registration_id, platform, alias, binding, tags, last_seen_at, visits, present, is_alias = row
     # Most devices have no tags, and there can be a million of them at a start.
     tag_names = () if tags == "[]" else tuple(orjson.loads(tags))
     return DeviceRow(
-        device_no, app_no, registration_id, _PLATFORMS[platform], alias, binding, tag_names, last_seen_at
+        device_no,
+        app_no,
+        registration_id,
+        _PLATFORMS[platform],
+        alias,
+        binding,
+        tag_names,
+        last_seen_at,
+        visits,
+        bool(present),
+        bool(is_alias),
     )
 
 
@@ -189,5 +194,6 @@ def _report(row: Any) -> ReportRow:
     )
 
 
-def _numbers(numbers: Sequence[int]) -> str:
-    return orjson.dumps(list(numbers)).decode()
+def numbers(given: Sequence[int]) -> str:
+    """What `json_each` makes a table of."""
+    return orjson.dumps(list(given)).decode()

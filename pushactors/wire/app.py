@@ -5,7 +5,6 @@
    absent, a list of all platforms is "all". So equal pushes have equal digests, which `cid` relies on (C6).
 3. An audience that names nothing is an error, never everybody (C4).
 4. Notification and message are checked to their last member and then kept as they came: nobody here reads them again.
-5. The second half is what a client reads: ids are text there, as they are on the wire.
 """
 
 from __future__ import annotations
@@ -17,12 +16,13 @@ from typing import Final, Literal
 from pushactors.errors import Invalid, TooLarge
 from pushactors.wire.codec import at_most, canonical, encode, structure, within
 from pushactors.wire.device import tag_set
-from pushactors.wire.ids import Alias, Cid, MsgId, Platform, RegistrationId, Tag
+from pushactors.wire.ids import Alias, Cid, Consumer, Cursor, MsgId, Platform, RegistrationId, Tag
 from pushactors.wire.strict import WantedAlias
 
 PAYLOAD_BYTES: Final = 4000
 TTL_DEFAULT_S: Final = 86_400
 TTL_MAX_S: Final = 864_000
+DELIVER_WITHIN_S: Final = (1, 864_000)
 MAX_NAMES: Final = 1000
 """Aliases or registration ids in one audience, or registration ids in one question."""
 MAX_AUDIENCE_TAGS: Final = 20
@@ -64,14 +64,20 @@ _AUDIENCE_LIMITS: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """`time_to_live` is in seconds."""
+    """`time_to_live` and `deliver_within` are in seconds. `hold`: it waits for the user, not for the device."""
 
     sendno: int | None = None
     time_to_live: int = TTL_DEFAULT_S
     override_msg_id: MsgId | None = None
+    deliver_within: int | None = None
+    hold: bool = False
 
     def __post_init__(self) -> None:
         within(self.time_to_live, 0, TTL_MAX_S, "time_to_live")
+        if self.deliver_within is not None:
+            within(self.deliver_within, *DELIVER_WITHIN_S, "deliver_within")
+        if self.hold and self.time_to_live == 0:
+            raise Invalid("What may not wait cannot be held: give it a time_to_live.", "hold")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +95,8 @@ class PushParams:
         if self.platform != "all":
             object.__setattr__(self, "platform", _one_spelling(self.platform))
         _check_content(self.notification, self.message)
+        if self.options.hold:
+            _check_hold(self.audience, self.platform)
         if self.payload_size() > PAYLOAD_BYTES:
             raise TooLarge(f"notification and message together must have at most {PAYLOAD_BYTES} bytes of JSON.")
 
@@ -106,12 +114,30 @@ class PushParams:
 
     def digest(self) -> bytes:
         """The same for the same push: everything but its `cid`, in one spelling."""
-        push = {"audience": self.audience, "platform": self.platform, "options": self.options, **self._content()}
+        push: dict[str, object] = {
+            "audience": self.audience,
+            "platform": self.platform,
+            "options": _FirstOptions(self.options.sendno, self.options.time_to_live, self.options.override_msg_id),
+            **self._content(),
+        }
+        # What the first version did not have is absent where it says nothing: a cid outlives an upgrade.
+        later = {"deliver_within": self.options.deliver_within, "hold": self.options.hold}
+        if said := {name: value for name, value in later.items() if value}:
+            push["later_options"] = said
         return blake2b(canonical(push), digest_size=DIGEST_BYTES).digest()
 
     def _content(self) -> dict[str, object]:
         parts = {"notification": self.notification, "message": self.message}
         return {name: part for name, part in parts.items() if part is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class _FirstOptions:
+    """What digests have been made of since the first version. Fields keep their order there, as keys would not."""
+
+    sendno: int | None
+    time_to_live: int
+    override_msg_id: MsgId | None
 
 
 _ALL_PLATFORMS: Final = tuple(sorted(Platform))
@@ -122,6 +148,16 @@ def _one_spelling(platforms: tuple[Platform, ...]) -> tuple[Platform, ...] | Lit
         raise Invalid('platform must name one at least; all of them are "all".', "platform")
     once = tuple(sorted(set(platforms)))
     return "all" if once == _ALL_PLATFORMS else once
+
+
+def _check_hold(audience: Audience | Literal["all"], platform: tuple[Platform, ...] | Literal["all"]) -> None:
+    names_more = isinstance(audience, str) or any(
+        getattr(audience, key) for key, _ in _AUDIENCE_LIMITS if key != "alias"
+    )
+    if names_more or isinstance(audience, str) or not audience.alias:
+        raise Invalid("Only a push to aliases, and to nothing else, can wait for its user.", "options.hold")
+    if platform != "all":
+        raise Invalid("Nobody knows on which platform the user will log in: hold goes to all of them.", "options.hold")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,6 +233,45 @@ class PresenceParams:
 
 
 @dataclass(frozen=True, slots=True)
+class OneMessage:
+    """The params of `push.recall`."""
+
+    msg_id: MsgId
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribe:
+    """The params of `receipts.subscribe`: resume where `consumer` is, or begin behind `after`, or move it there."""
+
+    consumer: Consumer | None = None
+    after: Cursor | None = None
+
+    def __post_init__(self) -> None:
+        if self.consumer is None and self.after is None:
+            raise Invalid('Name a consumer, or the cursor to begin after ("0": with the oldest kept).', "consumer")
+
+
+@dataclass(frozen=True, slots=True)
+class AckReceipts:
+    """The params of `receipts.ack`: this one and all before it."""
+
+    cursor: Cursor
+
+
+@dataclass(frozen=True, slots=True)
+class TimelineOf:
+    """The params of `timeline`: of a delivery to a device, or of one that waits for its alias."""
+
+    msg_id: MsgId
+    registration_id: RegistrationId | None = None
+    alias: Alias | None = None
+
+    def __post_init__(self) -> None:
+        if (self.registration_id is None) == (self.alias is None):
+            raise Invalid("Name the device, or the alias that it waits for: one of the two.", "registration_id")
+
+
+@dataclass(frozen=True, slots=True)
 class OneDevice:
     """The params of `devices.get` and `devices.delete`."""
 
@@ -223,7 +298,7 @@ class ListPushes:
 
 @dataclass(frozen=True, slots=True)
 class TagEdit:
-    """Tags to add, then tags to remove."""
+    """Tags to remove and tags to add; one that is in both stays."""
 
     add: tuple[Tag, ...] = ()
     remove: tuple[Tag, ...] = ()
@@ -258,112 +333,3 @@ class OneTag:
     """The params of `tags.get`."""
 
     tag: Tag
-
-
-# --- What a client reads ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PushAnswer:
-    """`online` of the targets had a visit when the push was accepted, `absent` of them had none."""
-
-    msg_id: str
-    targets: int
-    online: int
-    absent: int
-    sendno: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Validated:
-    """How many targets the push would have had now."""
-
-    targets: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """The numbers of one push: `targets` is the sum of `waiting`, `sent` and the seven verdicts (C1)."""
-
-    msg_id: str
-    targets: int
-    waiting: int = 0
-    sent: int = 0
-    received: int = 0
-    missed: int = 0
-    expired: int = 0
-    replaced: int = 0
-    overflowed: int = 0
-    recalled: int = 0
-    fenced: int = 0
-    opened: int = 0
-    dismissed: int = 0
-    withdrawn: int = 0
-    sent_at: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class PushList:
-    pushes: tuple[Report, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """`code`: 0 received, 1 not received, 2 not a device of this app, 3 not a target (C19)."""
-
-    code: int
-    state: str | None = None
-    at: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """One entry of a mailbox: `state` is `waiting` or `sent`."""
-
-    msg_id: str
-    state: str
-    at: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceInfo:
-    """`mailbox` None: this answer does not say (lists do not)."""
-
-    registration_id: str
-    platform: str
-    online: bool
-    alias: Alias | None = None
-    tags: tuple[str, ...] = ()
-    last_seen_at: int | None = None
-    mailbox: tuple[Waiting, ...] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceList:
-    devices: tuple[DeviceInfo, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Holders:
-    """The devices that have, or lost, an alias."""
-
-    registration_ids: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class TagHolders:
-    """At most 1000 of the `count` devices that have the tag."""
-
-    registration_ids: tuple[str, ...]
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
-class TagList:
-    tags: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Presence:
-    online: bool
-    last_seen_at: int | None = None

@@ -41,6 +41,7 @@ class Connect:
     install_key: str | None = field(default=None, repr=False)
     platform: Platform | None = None
     alias: WantedAlias | None = None
+    alias_token: str | None = field(default=None, repr=False)
     tags: tuple[Tag, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -72,6 +73,7 @@ def _check_credentials(connect: Connect) -> None:
 @dataclass(frozen=True, slots=True)
 class SetAlias:
     alias: WantedAlias
+    alias_token: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,13 @@ class MessageNote:
     override_msg_id: str | None = None
     notification: dict[str, object] | None = None
     message: dict[str, object] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RecallNote:
+    """The app server takes this message back (C22)."""
+
+    msg_id: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,15 +18,22 @@ RegistrationId = NewType("RegistrationId", str)
 Alias = NewType("Alias", str)
 Tag = NewType("Tag", str)
 Cid = NewType("Cid", str)
+Consumer = NewType("Consumer", str)
+"""The name under which an app server follows its receipts (C20)."""
 MsgId = NewType("MsgId", int)
 """Unique in the whole server, increasing in order of acceptance, never used again. A decimal string on the wire."""
 
 AppNo = NewType("AppNo", int)
 DeviceNo = NewType("DeviceNo", int)
+"""A mailbox: that of a device, or that of an alias which messages wait for (`hold`)."""
 VisitId = NewType("VisitId", int)
 """One connection of one device; increasing, within one run of the process."""
+VisitNo = NewType("VisitNo", int)
+"""Counts the visits of one device, from 1, through restarts. 0: it is not known which one."""
 Binding = NewType("Binding", int)
 """Counts the settings of the alias on one device: A, then B, then A again are three bindings."""
+Cursor = NewType("Cursor", int)
+"""The place of a receipt in its app's stream: 1, 2, 3 … without a gap. 0 is before the first. Text on the wire."""
 UnitNo = NewType("UnitNo", int)
 """The place of one decision in its app's way to the disk. Increasing; 0 is before the first."""
 Millis = NewType("Millis", int)
@@ -53,6 +60,7 @@ _NUMBER = re.compile(r"[1-9][0-9]{0,18}")
 _LARGEST = 2**63 - 1
 
 CID_BYTES: Final = 128
+CONSUMER_BYTES: Final = 64
 REGISTRATION_ID_CHARS: Final = 64
 
 
@@ -88,3 +96,19 @@ def parse_cid(text: str, path: str = "cid") -> Cid:
     if not text or not text.isprintable() or len(text.encode()) > CID_BYTES:
         raise Invalid(f"A cid has 1 to {CID_BYTES} bytes of printable text.", path)
     return Cid(text)
+
+
+def parse_cursor(text: str, path: str = "cursor") -> Cursor:
+    """The cursor that the decimal string `text` spells; "0" is before the first. Raises `Invalid` with `path`."""
+    if text == "0":
+        return Cursor(0)
+    if _NUMBER.fullmatch(text) and int(text) <= _LARGEST:
+        return Cursor(int(text))
+    raise Invalid('A cursor is a decimal string, as a receipt has it; "0" is before all of them.', path)
+
+
+def parse_consumer(text: str, path: str = "consumer") -> Consumer:
+    """The name of a consumer (C20). Raises `Invalid` with `path`."""
+    if not text or not text.isprintable() or len(text.encode()) > CONSUMER_BYTES:
+        raise Invalid(f"A consumer has a name of 1 to {CONSUMER_BYTES} bytes of printable text.", path)
+    return Consumer(text)

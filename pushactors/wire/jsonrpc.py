@@ -21,6 +21,7 @@ from pushactors.errors import (
     AliasFull,
     Busy,
     CidReused,
+    CursorGone,
     InternalError,
     Invalid,
     NoSuchApp,
@@ -35,6 +36,7 @@ from pushactors.errors import (
     Unauthorized,
 )
 from pushactors.wire.codec import Unreadable, decode, encode
+from pushactors.wire.ids import parse_cursor
 
 Id = str | int
 
@@ -204,12 +206,16 @@ def _error_object(error: Exception | Malformed) -> dict[str, object]:
         code = code_of(error)
         text = _OURS if code == INTERNAL_ERROR else str(error)
         path = error.path if isinstance(error, Invalid) else None
+        if isinstance(error, Unauthorized) and error.path:
+            path = error.path
         retry_after_s = error.retry_after_s if isinstance(error, Busy) else None
     data: dict[str, object] = {"name": NAMES[code]}
     if path is not None:
         data["path"] = path
     if retry_after_s is not None:
         data["retry_after"] = retry_after_s
+    if isinstance(error, CursorGone):
+        data["oldest"] = error.oldest
     return {"code": code, "message": text, "data": data}
 
 
@@ -226,6 +232,7 @@ _ERRORS: Final[tuple[tuple[int, str, type[PushactorsError]], ...]] = (
     (1010, "no_such_device", NoSuchDevice),
     (1011, "no_target", NoTarget),
     (1013, "no_such_message", NoSuchMessage),
+    (1014, "cursor_gone", CursorGone),
     (2002, "rate_limited", RateLimited),
     (6011, "too_frequent", TooFrequent),
     (6027, "alias_full", AliasFull),
@@ -257,9 +264,19 @@ def error_of(error: Mapping[str, object]) -> PushactorsError:
     cls = _CLASSES.get(code)
     if cls is None:
         return RemoteError(code, str(members.get("name", NAMES.get(code, ""))), text)
-    if issubclass(cls, Invalid):
+    if issubclass(cls, Invalid | Unauthorized):
         return cls(text, str(members.get("path", "")))
+    if issubclass(cls, CursorGone):
+        return cls(text, _cursor(members.get("oldest")))
     if issubclass(cls, Busy):
         retry_after_s = members.get("retry_after")
         return cls(text, retry_after_s if type(retry_after_s) is int else 1)
     return cls(text)
+
+
+def _cursor(value: object) -> str:
+    """The cursor that `value` spells, or else the one before all of them."""
+    try:
+        return str(parse_cursor(value)) if isinstance(value, str) else "0"
+    except Invalid:
+        return "0"

@@ -3,15 +3,18 @@
 1. What a visit may not see is remembered by the visits themselves (`RecordingVisit`).
 2. Sums add up whenever they are asked for, and a verdict that was told is for ever (C1).
 3. What was told survives (C2): pushes, registrations, aliases.
-4. Nothing that was accepted before a change of the alias began is handed under it after it was told (C14).
-5. In the end everybody comes, and everything is settled.
+4. Nothing that was accepted before a change of the alias began is handed under it after it was told (C14); what is held
+   for an alias only where that is logged in (C25). Nothing recalled is handed after the answer (C22).
+5. A consumer of receipts sees every cursor, and the same under each; one verdict for each delivery (C20).
+6. In the end everybody comes, and everything is settled.
 """
 
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import pytest
@@ -22,10 +25,20 @@ from pushactors.actors import fanout as fanout_module
 from pushactors.actors.router import NO_TAG_CHANGE
 from pushactors.actors.tenant import Limits
 from pushactors.actors.visits import Ending
-from pushactors.domain.message import Mark, Message
-from pushactors.errors import ActorCrashed, AliasFull, CidReused, InternalError, NoSuchDevice, NoTarget, VisitEnded
+from pushactors.domain.message import Mark, Message, Verdict
+from pushactors.errors import (
+    ActorCrashed,
+    AliasFull,
+    CidReused,
+    InternalError,
+    NoSuchDevice,
+    NoSuchMessage,
+    NoTarget,
+    VisitEnded,
+)
+from pushactors.stores.contract import ReceiptRow
 from pushactors.stores.memory import MemoryDisk
-from pushactors.wire.ids import Alias, Binding, MsgId, RegistrationId, VisitId
+from pushactors.wire.ids import Alias, Binding, Consumer, Cursor, MsgId, RegistrationId, VisitId
 from tests.actors.world import (
     ALICE,
     BOB,
@@ -44,7 +57,13 @@ from tests.actors.world import (
 
 LIVES = 4
 PHONES = 5
-FAULTS = ("enter", "arrive", "leave", "acknowledge", "mark", "rebind", "expire", "next_to_send", "decline")
+FAULTS = (
+    *("enter", "arrive", "leave", "acknowledge", "mark", "rebind", "expire", "next_to_send", "decline"),
+    *("recall", "release", "admit", "readmit", "replace_older"),
+)
+OFFICE = Consumer("office")
+VERDICTS = {verdict.word for verdict in Verdict}
+MARKS = {mark.word for mark in Mark}
 REFUSED = (AliasFull, NoTarget, NoSuchDevice)
 
 
@@ -55,6 +74,7 @@ class Pushed:
     is_on_disk: bool
     ended: int
     """When its app server was told."""
+    is_held: bool = False
 
 
 @dataclass
@@ -75,6 +95,9 @@ class Facts:
     changes: dict[RegistrationId, list[Change]] = field(default_factory=dict)
     reports: dict[MsgId, Report] = field(default_factory=dict)
     deleted: set[RegistrationId] = field(default_factory=set)
+    recalled: dict[MsgId, int] = field(default_factory=dict)
+    receipts: dict[Cursor, ReceiptRow] = field(default_factory=dict)
+    done_with: Cursor = Cursor(0)  # noqa: RUF009 - a number
 
 
 class Timed(RecordingVisit):
@@ -126,6 +149,9 @@ class Crowd:
                 self.administrator,
                 self.reporter,
             ]
+            if life % 2 == 1:
+                work.append(self.regretter)
+            self.world.nursery.start_soon(self.follow)
             if self.is_faulty:
                 work.append(self.saboteur)
             for each in work:
@@ -294,8 +320,12 @@ class Crowd:
             to = chance.sample(registered, min(2, len(registered))) if chance.random() < 0.4 else []
             cid = f"cid-{chance.randrange(20)}" if chance.random() < 0.15 else None
             ttl = chance.choice((0, 0, 1, 5, DAY_S, 10 * DAY_S, 10 * DAY_S))
+            is_held = not to and ttl > 0 and chance.random() < 0.5
+            within = chance.choice((None, None, 1, 3, DAY_S))
             overrides = chance.choice([*self.facts.pushed, MsgId(999)]) if chance.random() < 0.3 else None
             asked = push(*to, alias=() if to else alias, ttl=ttl, cid=cid, overrides=overrides)
+            digest = b"%b %d %d" % (asked.digest, is_held, within or 0)
+            asked = replace(asked, is_held=is_held, deliver_within_s=within, digest=digest)
             try:
                 accepted = await self.world.accept(asked)
             except (*REFUSED, CidReused):
@@ -305,7 +335,7 @@ class Crowd:
                 continue
             known = self.facts.pushed.get(accepted.msg_id)
             assert known is None or (cid is not None and known.targets == accepted.targets)
-            pushed = Pushed(() if to else alias, accepted.targets, accepted.is_durable_first, self.tick())
+            pushed = Pushed(() if to else alias, accepted.targets, accepted.is_durable_first, self.tick(), is_held)
             self.facts.pushed.setdefault(accepted.msg_id, pushed)
 
     async def administrator(self) -> None:
@@ -339,6 +369,43 @@ class Crowd:
             await self.pause()
             if self.facts.pushed:
                 await self.check_reports(self.chance.sample(list(self.facts.pushed), min(8, len(self.facts.pushed))))
+
+    async def regretter(self) -> None:
+        """Takes back what was pushed."""
+        for _ in range(25):
+            await self.pause()
+            if not self.facts.pushed:
+                continue
+            msg_id = self.chance.choice(list(self.facts.pushed)[-8:])
+            pushed = self.facts.pushed[msg_id]
+            try:
+                split = await self.world.app.recalls.recall(msg_id)
+            except NoSuchMessage:
+                assert not pushed.is_on_disk
+                continue
+            except (InternalError, ActorCrashed):
+                assert self.is_faulty
+                continue
+            assert sum(split) == pushed.targets, f"push {msg_id}: {split} of {pushed.targets}"
+            assert min(split) >= 0
+            self.facts.recalled.setdefault(msg_id, self.tick())
+
+    async def follow(self, is_thorough: bool = False) -> None:
+        """Reads the receipts on from where it was, for as long as the server lives."""
+        receipts, facts = self.world.app.receipts, self.facts
+        subscription = await receipts.subscribe(OFFICE, None if facts.receipts else Cursor(0))
+        position = subscription.progress.position
+        assert facts.done_with <= position <= len(facts.receipts), "it resumes behind what it has acknowledged"
+        while (page := await subscription.next_page()) is not None:
+            for row in page:
+                position += 1
+                assert row.cursor == position, "a gap in the receipts, or one twice"
+                assert facts.receipts.setdefault(row.cursor, row) == row, "another receipt under the same cursor"
+            if is_thorough or self.chance.random() < 0.7:
+                receipts.acknowledge(subscription, page[-1].cursor)
+                await self.world.told()
+                facts.done_with = page[-1].cursor
+        raise AssertionError(f"the subscription has ended: {subscription.ended}")
 
     async def saboteur(self) -> None:
         for _ in range(8):
@@ -388,9 +455,37 @@ class Crowd:
                 continue
             assert (handed.alias is None) == (not pushed.aliases), "the frame names whom it was addressed by"
             assert handed.alias is None or handed.alias in pushed.aliases, f"{handed} was for {pushed.aliases}"
+            assert at < self.facts.recalled.get(handed.msg_id, at + 1), f"{handed} came after it was recalled"
+            if pushed.is_held:
+                self.check_held(at, handed, changes)
+                continue
             for change in changes:
                 if pushed.aliases and change.is_another and change.told is not None:
                     assert not pushed.ended < change.began < change.told < at, f"{handed} came after {change}"
+
+    @staticmethod
+    def check_held(at: int, handed: Handed, changes: list[Change]) -> None:
+        """C25: it is given to the device on which its alias is set, and not when that is another again."""
+        for change in changes:
+            if change.alias != handed.alias and change.is_another and change.told is not None and change.told < at:
+                later = [each for each in changes if each.told is None or each.told > change.began]
+                again = [each for each in later if each.alias == handed.alias and each.began < at]
+                assert again, f"{handed} came after {change}"
+
+    async def check_receipts(self) -> None:
+        """C20: no cursor is missing, and each delivery has one verdict, as the reports have it."""
+        receipts = self.facts.receipts
+        page = await self.world.store.receipts(self.world.app.tenant.app_no, Cursor(0), 1)
+        assert sorted(receipts) == list(range(1, page.last + 1)), "the consumer has missed some"
+        told: dict[MsgId, Counter[str]] = {}
+        for row in receipts.values():
+            told.setdefault(row.msg_id, Counter())[row.event.word] += 1
+        for msg_id, report in (await self.world.reports(list(self.facts.pushed))).items():
+            words = told.get(msg_id, Counter())
+            verdicts = {word: count for word, count in words.items() if word in VERDICTS}
+            assert verdicts == report.verdicts, f"push {msg_id}: {words} were told, {report}"
+            assert {word: count for word, count in words.items() if word in MARKS} == report.marks
+            assert words["overdue"] <= report.targets
 
     async def check_beliefs(self) -> None:
         """C14: a device that nobody has ended knows who is logged in there."""
@@ -406,6 +501,7 @@ class Crowd:
         """Everybody comes, and takes what there is; in ten days everything is settled."""
         self.is_faulty = False
         await self.start(None)
+        self.world.nursery.start_soon(self.follow, True)
         for phone in self.phones:
             if phone._registration_id is not None:
                 await self.come(phone)
@@ -419,11 +515,13 @@ class Crowd:
             if not busy:
                 break
         for actor in self.world.devices.all():
-            assert actor.mailbox.waiting_count() == 0, "what could be sent was not"
+            assert actor.is_alias or actor.mailbox.waiting_count() == 0, "what could be sent was not"
+        await wait_all_tasks_blocked()  # the consumer has read what is older than it will be kept
         await self.world.pass_time(11 * DAY_S)
         for msg_id, report in (await self.world.reports(list(self.facts.pushed))).items():
             assert (report.waiting, report.sent) == (0, 0), f"push {msg_id}: {report}"
         await self.check_reports(list(self.facts.pushed))
+        await self.check_receipts()
         assert not self.disk.mailboxes
         assert all(each.body is None for each in self.disk.pushes.values())
         assert not any(self.world.wire.of(msg_id) for msg_id in self.facts.pushed)
@@ -441,7 +539,7 @@ class Crowd:
 
 @pytest.mark.parametrize("seed", range(40))
 async def test_whoever_comes_between_whatever_must_hold_holds(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C1, C2, C9, C11, C13, C14"""
+    """C1, C2, C9, C11, C13, C14, C20, C22, C25"""
     monkeypatch.setattr(fanout_module, "SLICE", 2)
     with seeded_order(seed):
         async with trio.open_nursery() as nursery:
@@ -450,7 +548,7 @@ async def test_whoever_comes_between_whatever_must_hold_holds(seed: int, monkeyp
 
 @pytest.mark.parametrize("seed", range(40))
 async def test_whatever_crashes_what_must_hold_holds(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """C1, C2, C9, C11, C13, C14: an actor ends alone."""
+    """C1, C2, C9, C11, C13, C14, C20, C22, C25: an actor ends alone."""
     monkeypatch.setattr(fanout_module, "SLICE", 2)
     with seeded_order(seed):
         async with trio.open_nursery() as nursery:

@@ -18,7 +18,7 @@ from pushactors.errors import ActorCrashed, StoreBusy, StoreFenced
 from pushactors.stores.contract import Change, IdsReserved
 from pushactors.stores.memory import MemoryDisk, MemoryStore
 from pushactors.stores.patience import PATIENCE_S
-from pushactors.wire.ids import AppNo, DeviceNo, MsgId
+from pushactors.wire.ids import AppNo, DeviceNo, Millis, MsgId
 from tests.actors.world import ALICE, BOB, Handed, HeldStore, living
 
 ONE, TWO, THREE = AppNo(1), AppNo(2), AppNo(3)
@@ -31,7 +31,7 @@ class Office:
         self.store = store
         self.wire = WireCount()
         self.tally = Tally()
-        self.ledger = Ledger(store, last_commit, self.wire, self.tally)
+        self.ledger = Ledger(store, last_commit, self.wire, lambda: Millis(1), self.tally)
         self.told: list[str] = []
         self._numbered = 0
 
@@ -600,7 +600,7 @@ async def test_a_report_of_the_moment_of_an_acknowledgement_waits_for_its_verdic
 
 
 def test_books_are_kept_by_app() -> None:
-    ledger = Ledger(MemoryStore(), 0, WireCount(), Tally())
+    ledger = Ledger(MemoryStore(), 0, WireCount(), lambda: Millis(1), Tally())
     assert isinstance(ledger.book(ONE), Book)
     assert ledger.book(ONE) is ledger.book(ONE)
     assert ledger.book(ONE) is not ledger.book(THREE)

@@ -12,10 +12,11 @@ from trio.testing import wait_all_tasks_blocked
 from pushactors.actors.tenant import Limits
 from pushactors.actors.visits import Ending
 from pushactors.domain.aliases import AliasFullPolicy, Directory
+from pushactors.domain.credentials import AliasPermit
 from pushactors.domain.mailbox import Mailbox
 from pushactors.errors import AliasFull, InternalError, NoSuchDevice, NoTarget, StoreBusy, Unauthorized
-from pushactors.stores.contract import AliasChanged, PlatformChanged, Registered, Seen, TagsChanged
-from pushactors.wire.ids import Platform
+from pushactors.stores.contract import AliasChanged, Arrived, Left, PlatformChanged, Registered, TagsChanged
+from pushactors.wire.ids import Platform, RegistrationId
 from tests.actors.world import (
     ALICE,
     BOB,
@@ -130,10 +131,10 @@ async def test_a_connect_is_one_decision() -> None:
     async with living(store=store) as world:
         phone = await world.phone(ALICE, tags=(NEWS,))
         kinds = [type(change) for change in store.commits[-1][1]]
-        assert kinds == [Registered, AliasChanged, TagsChanged, Seen]
+        assert kinds == [Registered, AliasChanged, TagsChanged, Arrived]
         await phone.connect(alias=BOB, tags=(), platform=Platform.IOS)
         kinds = [type(change) for change in store.commits[-1][1]]
-        assert kinds == [PlatformChanged, AliasChanged, TagsChanged, Seen]
+        assert kinds == [PlatformChanged, AliasChanged, TagsChanged, Left, Arrived]
 
 
 async def test_a_registration_is_told_when_it_is_durable() -> None:
@@ -730,3 +731,31 @@ async def test_who_takes_the_alias_of_a_device_that_expires_meanwhile_gets_it() 
         await wait_all_tasks_blocked()
         assert world.app.router.find(phone.registration_id).alias == CAROL
         assert len(world.app.router.directory) == 1
+
+
+# --- Signed aliases --------------------------------------------------------------------------------------------------
+
+
+def _no_permit() -> AliasPermit:
+    raise Unauthorized("There is no alias_token.", "alias_token")
+
+
+@pytest.mark.parametrize("is_registering", [False, True])
+async def test_a_connect_that_names_an_alias_without_a_good_permit_is_refused_whole(is_registering: bool) -> None:
+    """C17, C11: it registers, binds and displaces nothing."""
+    async with living(limits=Limits(needs_alias_tokens=True)) as world:
+        phone = Phone(world) if is_registering else await world.phone()
+        known = len(world.app.router.directory)
+        for permit in (_no_permit, lambda: AliasPermit(BOB, None), lambda: AliasPermit(ALICE, RegistrationId("x"))):
+            with pytest.raises(Unauthorized):
+                await phone.arrive(alias=ALICE, permit=permit, tags=("x",))
+        assert len(world.app.router.directory) == known
+        if not is_registering:
+            assert phone.visit.ending is None
+            assert world.app.router.find(phone.registration_id).tags == ()
+        await phone.connect(alias=ALICE, permit=lambda: AliasPermit(ALICE, None))
+        assert phone.welcome.alias == ALICE
+        # Keeping it needs none, and clearing it.
+        await phone.connect(alias=ALICE, permit=_no_permit)
+        await phone.connect(alias=NOBODY, permit=_no_permit)
+        assert phone.welcome.alias is None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import pairwise
+
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
@@ -9,12 +12,14 @@ from trio.testing import wait_all_tasks_blocked
 from pushactors.actors import inbox as inbox_module
 from pushactors.actors import registrar as registrar_module
 from pushactors.actors import upkeep as upkeep_module
+from pushactors.actors.fanout import Push
 from pushactors.actors.tenant import Limits
 from pushactors.actors.visits import Ending
 from pushactors.domain.message import Verdict
+from pushactors.domain.receipts import Event, Reason, Why
 from pushactors.errors import NoSuchDevice, StoreBusy
 from pushactors.stores.contract import REPORT_KEPT_DAYS
-from pushactors.wire.ids import AppKey, MsgId
+from pushactors.wire.ids import AppKey, Millis, MsgId, RegistrationId
 from tests.actors.world import (
     ALICE,
     DAY_MS,
@@ -23,10 +28,14 @@ from tests.actors.world import (
     MemoryDisk,
     Phone,
     World,
+    held,
+    hold,
     living,
     plant,
     push,
+    stream,
     wall_clock,
+    words,
 )
 
 EXPIRED = {"expired": 1}
@@ -266,10 +275,16 @@ async def test_removal_goes_in_small_steps_with_a_pause_after_each(monkeypatch: 
             phone.acknowledge(await world.push(phone))
         await world.told()
         await world.pass_time((REPORT_KEPT_DAYS + 1) * DAY_S)
-        left = [len(world.disk.pushes) + len(world.disk.leaving)]
+
+        def count() -> int:
+            receipts = len(world.disk.streams[world.app.tenant.app_no].receipts)
+            return sum(len(each.deliveries) + 1 for each in world.disk.leaving) + len(world.disk.pushes) + receipts
+
+        left = [count()]
         while left[-1]:
             await trio.sleep(upkeep_module.SWEEP_PAUSE_S)
-            left.append(sum(len(each.deliveries) + 1 for each in world.disk.leaving) + len(world.disk.pushes))
+            left.append(count())
+        assert max(before - after for before, after in pairwise(left)) <= 2 * upkeep_module.SWEPT_AT_ONCE
         assert len(left) > 5
         asked = store.asked["sweep"]
         await trio.sleep(10)
@@ -366,3 +381,221 @@ async def test_a_store_that_never_answers_ends_upkeep() -> None:
 def test_a_day_is_a_day() -> None:
     assert registrar_module.DAY_MS == DAY_MS
     assert push().time_to_live_s == DAY_S
+
+
+# --- Deadlines -------------------------------------------------------------------------------------------------------
+
+
+async def overdue(world: World) -> list[tuple[MsgId, RegistrationId | None, Reason | None]]:
+    return [(row.msg_id, row.registration_id, row.reason) for row in await stream(world) if row.event is Event.OVERDUE]
+
+
+def within(seconds: int, *phones: Phone, **said: object) -> Push:
+    return replace(push(*phones, **said), deliver_within_s=seconds)  # type: ignore[arg-type]
+
+
+def instant(seconds: float = 0) -> Millis:
+    return Millis(wall_clock() + round(seconds * 1000))
+
+
+@pytest.mark.parametrize("is_retired", [False, True])
+async def test_what_an_absent_device_has_not_received_is_overdue_as_absent(is_retired: bool) -> None:
+    """C21: since when; within 1 s; once, and the delivery goes on."""
+    async with living(with_upkeep=True) as world:
+        phone = await world.absent_phone(is_retired=False)
+        since = instant()
+        if is_retired:
+            await trio.sleep(3)
+            assert len(world.devices) == 0
+        msg_id = (await world.accept(within(10, phone))).msg_id
+        await trio.sleep(9.9)
+        assert await overdue(world) == []
+        await trio.sleep(1.1)
+        assert await overdue(world) == [(msg_id, phone.registration_id, Reason(Why.ABSENT, since=since))]
+        await trio.sleep(300)
+        assert len(await overdue(world)) == 1
+        assert await phone.state(msg_id) == "waiting"
+        await phone.connect()
+        phone.acknowledge(msg_id)
+        assert await words(world, msg_id) == ["overdue absent", "received"]
+
+
+async def test_what_was_sent_and_not_acknowledged_is_overdue_as_unacknowledged() -> None:
+    """C21: since it was sent on the present visit."""
+    async with living(with_upkeep=True) as world:
+        phone = await world.phone()
+        msg_id = (await world.accept(within(10, phone))).msg_id
+        await trio.sleep(3)
+        phone.leave()
+        await trio.sleep(2)
+        await phone.connect()
+        since = instant()
+        await trio.sleep(7)
+        assert await overdue(world) == [(msg_id, phone.registration_id, Reason(Why.UNACKNOWLEDGED, since=since))]
+
+
+async def test_what_waits_behind_others_is_overdue_as_queued() -> None:
+    """C21: behind how many."""
+    async with living(with_upkeep=True, limits=Limits(window=2)) as world:
+        phone = await world.phone()
+        for _ in range(4):
+            await world.push(phone)
+        msg_id = (await world.accept(within(10, phone))).msg_id
+        await trio.sleep(11)
+        assert await overdue(world) == [(msg_id, phone.registration_id, Reason(Why.QUEUED, behind=4))]
+
+
+@pytest.mark.parametrize("is_retired", [False, True])
+async def test_what_nobody_has_logged_in_for_is_overdue_as_unheld(is_retired: bool) -> None:
+    """C21, C25: with the alias in the place of a device."""
+    async with living(with_upkeep=True) as world:
+        since = instant()
+        msg_id = (await world.accept(hold(ALICE, within=10 if is_retired else 1))).msg_id
+        await trio.sleep(11 if is_retired else 2)
+        assert await overdue(world) == [(msg_id, None, Reason(Why.UNHELD, since=since))]
+        assert [row.alias for row in await stream(world)] == [ALICE]
+        await held(world, ALICE)
+        await world.phone(ALICE)
+        await trio.sleep(20)
+        assert len(await overdue(world)) == 1
+
+
+@pytest.mark.parametrize("is_retired", [False, True])
+async def test_unheld_is_since_it_waits_for_its_user(is_retired: bool) -> None:
+    """C21, C25: not since it was accepted, if a device has had it in between; with an actor, and without."""
+    async with living(with_upkeep=True) as world:
+        phone = await world.phone(ALICE)
+        msg_id = (await world.accept(hold(ALICE, within=100))).msg_id
+        await trio.sleep(50 if is_retired else 99.7)
+        phone.decline(msg_id)
+        since = instant()
+        phone.leave()
+        await trio.sleep(51 if is_retired else 2)
+        assert await overdue(world) == [(msg_id, None, Reason(Why.UNHELD, since=since))]
+
+
+async def test_a_deadline_goes_with_what_is_bound(world: World) -> None:
+    """C21, C25"""
+    msg_id = (await world.accept(hold(ALICE, within=10))).msg_id
+    phone = await world.phone(ALICE)
+    since = instant()
+    await trio.sleep(11)
+    await world.upkeep.find_overdue()
+    assert await overdue(world) == [(msg_id, phone.registration_id, Reason(Why.UNACKNOWLEDGED, since=since))]
+
+
+async def test_what_is_settled_is_never_overdue() -> None:
+    """C21: nor are those of the same push that are."""
+    async with living(with_upkeep=True) as world:
+        phones = [await world.phone() for _ in range(4)]
+        msg_id = (await world.accept(within(10, *phones, ttl=5))).msg_id
+        phones[0].acknowledge(msg_id)
+        phones[1].leave()
+        await world.delete(phones[2])
+        await trio.sleep(20)
+        assert [row[1] for row in await overdue(world)] == [phones[3].registration_id]
+
+
+async def test_what_is_settled_and_not_durable_by_its_deadline_is_not_overdue() -> None:
+    """C21, C2"""
+    store = HeldStore()
+    async with living(store=store) as world:
+        phone = await world.phone()
+        msg_id = (await world.accept(within(10, phone))).msg_id
+        await trio.sleep(9.9)
+        with store.held("commit"):
+            phone.acknowledge(msg_id)
+            await trio.sleep(1)
+            with trio.move_on_after(1):
+                await world.upkeep.find_overdue()
+        await world.told()
+        assert await words(world, msg_id) == ["received"]
+
+
+async def test_overdue_is_told_before_the_verdict_that_comes_later() -> None:
+    """C20, C21: at the very instant of both, too."""
+    async with living(with_upkeep=True) as world:
+        phone = await world.absent_phone()
+        for seconds in (5, 9, 10):
+            await world.accept(within(seconds, phone, ttl=10))
+        await trio.sleep(12)
+        for msg_id in world.disk.pushes:
+            told = await words(world, msg_id)
+            assert told in (["overdue absent", "expired"], ["expired"])
+            assert told[-1] == "expired"
+        assert [len(await words(world, msg_id)) for msg_id in world.disk.pushes][:2] == [2, 2]
+
+
+async def test_a_deadline_that_passed_while_the_server_was_down_fires_at_start() -> None:
+    """C21: once, though there is another start."""
+    disk = MemoryDisk()
+    async with living(disk, with_upkeep=True) as world:
+        phone, gone = await world.phone(), await world.absent_phone()
+        left = gone.world.disk.devices[gone.device_no].row.last_seen_at
+        msg_id = (await world.accept(within(10, phone, gone))).msg_id
+        unheld = (await world.accept(hold(ALICE, within=10))).msg_id
+    await trio.sleep(DAY_S / 2)
+    for _ in range(2):
+        async with living(disk, with_upkeep=True) as world:
+            await trio.sleep(1)
+            found = {(row[0], row[1]): row[2].why for row in await overdue(world) if row[2] is not None}
+            assert found == {
+                (msg_id, phone.registration_id): Why.ABSENT,
+                (msg_id, gone.registration_id): Why.ABSENT,
+                (unheld, None): Why.UNHELD,
+            }
+            assert len(await overdue(world)) == 3
+            reasons = {row[1]: row[2] for row in await overdue(world)}
+            assert reasons[gone.registration_id] == Reason(Why.ABSENT, since=left)
+
+
+async def test_with_time_to_live_0_it_has_a_deadline_on_its_visit() -> None:
+    """C21, C5"""
+    async with living(with_upkeep=True) as world:
+        phone, absent = await world.phone(), await world.absent_phone()
+        msg_id = (await world.accept(within(10, phone, absent, ttl=0))).msg_id
+        await trio.sleep(11)
+        assert [row[:2] for row in await overdue(world)] == [(msg_id, phone.registration_id)]
+        phone.leave()
+        assert await words(world, msg_id) == ["missed", "overdue unacknowledged", "missed"]
+
+
+async def test_many_deadlines_at_once_are_all_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """C21"""
+    monkeypatch.setattr(upkeep_module, "OVERDUE_AT_ONCE", 2)
+    async with living(with_upkeep=True) as world:
+        phones = [await world.absent_phone() for _ in range(5)]
+        for _ in range(3):
+            await world.accept(within(10, *phones))
+        await trio.sleep(11)
+        found = await overdue(world)
+        assert len(found) == len(set(found)) == 15
+        assert world.tally.read("overdue") == 15
+
+
+async def test_a_device_that_is_being_loaded_or_crashes_at_its_deadline_is_told_of_in_the_next_round() -> None:
+    """C21"""
+    async with living(with_upkeep=True, may_crash=True) as world:
+        phone = await world.phone()
+        msg_id = (await world.accept(within(10, phone))).msg_id
+        await trio.sleep(9.6)
+        plant(phone.actor, "sent")
+        await trio.sleep(1.5)
+        assert world.tally.read("actor_crashes") == 1
+        assert [row[0] for row in await overdue(world)] == [msg_id]
+
+
+async def test_a_crash_of_the_process_between_finding_and_telling_tells_it_once() -> None:
+    """C20, C21"""
+    store = HeldStore()
+    async with living(store=store) as world:
+        phone = await world.absent_phone()
+        await world.accept(within(10, phone))
+        await trio.sleep(11)
+        with store.held("commit"):
+            world.nursery.start_soon(world.upkeep.find_overdue)
+            await wait_all_tasks_blocked()
+            await world.kill()
+    async with living(store._shared, with_upkeep=True) as world:
+        await trio.sleep(2)
+        assert len(await overdue(world)) == 1

@@ -9,9 +9,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 DAY_MS = 86_400_000
 WAITING, SENT = "waiting", "sent"
+RECALLS_ARE_TOLD_MS = 10 * DAY_MS
+NOT_KNOWN = -1
+"""An instant of which nobody can say when it was."""
+
+
+def home_of(alias: str) -> str:
+    """The mailbox of an alias, as `Delivery.device` names it."""
+    return f"@{alias}"
 
 
 class Refusal(Exception):
@@ -35,9 +44,19 @@ class Delivery:
     """The one it was addressed by."""
     expires_at: int | None
     overrides: int | None
+    held_for: str | None = None
+    """The alias that it waits for when it may not wait where it is."""
+    deliver_by: int | None = None
+    entered: int = 0
+    """Its number among all that ever entered a mailbox."""
+    since: int = 0
+    """When it came to wait where it waits, or was sent."""
     state: str = WAITING
     """`waiting`, `sent`, or the word of its verdict."""
     strike: str | None = None
+    sent_to: set[str] = field(default_factory=set)
+    """The devices that were sent it, or may have been."""
+    told: list[Event] = field(default_factory=list)
 
     @property
     def is_settled(self) -> bool:
@@ -45,6 +64,17 @@ class Delivery:
 
     def is_due(self, now: int) -> bool:
         return self.expires_at is not None and self.expires_at <= now
+
+
+class Event(NamedTuple):
+    """What an app server must be told. `where`: the device, or the mailbox of the alias."""
+
+    where: str
+    word: str
+    at: int
+    why: str = ""
+    since: int | None = None
+    behind: int | None = None
 
 
 Entry = tuple[str, int | None, str | None]
@@ -59,6 +89,10 @@ class TwinVisit:
     log: list[Entry] = field(default_factory=list)
     owed: list[str | None] = field(default_factory=list)
     """Aliases that it is to be told of with its answer."""
+    untold: list[int] = field(default_factory=list)
+    """Recalls that it is to be told of."""
+    recalls: list[int] = field(default_factory=list)
+    """Those that it was told of."""
 
 
 @dataclass
@@ -72,6 +106,8 @@ class TwinDevice:
     is_sure: bool = True
     """Whether anybody knows when it was last seen: after a kill nobody does."""
     is_deleted: bool = False
+    notices: dict[int, int] = field(default_factory=dict)
+    """The recalls that it must be told of until it answers, each with the instant at which that is over."""
 
 
 @dataclass
@@ -80,6 +116,7 @@ class TwinPush:
     targets: int
     last_event_at: int
     marks: set[tuple[str, str]] = field(default_factory=set)
+    is_recalled: bool = False
 
 
 @dataclass
@@ -94,10 +131,14 @@ class Asked:
     overrides: int | None = None
     cid: str | None = None
     content: int = 0
+    hold: bool = False
+    within: int | None = None
 
 
 Answer = tuple[int, int, int]
 """msg_id, targets, online."""
+Split = tuple[int, int, int, int]
+"""recalled, on the way, received, settled."""
 
 
 class Twin:
@@ -112,6 +153,10 @@ class Twin:
         """Visits by number, and why the server ended them."""
         self.ignored = 0
         """Changes that do not fit."""
+        self.entered = 0
+        self.told = 0
+        """How many events there were: the cursor of the newest receipt."""
+        self.consumers: dict[str, int] = {}
 
     # --- Looking -----------------------------------------------------------------------------------------------------
 
@@ -123,9 +168,11 @@ class Twin:
             raise Refusal("NoSuchDevice")
         return self.devices[name]
 
-    def of(self, device: TwinDevice, *states: str) -> list[Delivery]:
-        found = [each for each in self.deliveries if each.device == device.name and each.state in states]
-        return sorted(found, key=lambda each: each.msg_id)
+    def of(self, device: TwinDevice | str, *states: str) -> list[Delivery]:
+        """In order: of acceptance, where nothing but an alias has it; else in the order in which they entered."""
+        name = device if isinstance(device, str) else device.name
+        found = [each for each in self.deliveries if each.device == name and each.state in states]
+        return sorted(found, key=lambda each: each.msg_id if name.startswith("@") else each.entered)
 
     def report(self, msg_id: int) -> tuple[int, int, int, dict[str, int], dict[str, int]]:
         states = Counter(each.state for each in self.deliveries if each.msg_id == msg_id)
@@ -133,19 +180,41 @@ class Twin:
         marks = Counter(mark for _, mark in self.pushes[msg_id].marks)
         return self.pushes[msg_id].targets, waiting, sent, dict(states), dict(marks)
 
+    def behind(self, now: int) -> list[int]:
+        """The deadlines that are not over yet."""
+        unsettled = [each for each in self.deliveries if not each.is_settled]
+        return sorted({each.deliver_by for each in unsettled if each.deliver_by is not None and each.deliver_by > now})
+
     # --- Settling ----------------------------------------------------------------------------------------------------
 
     def settle(self, delivery: Delivery, verdict: str) -> None:
         assert not delivery.is_settled, "one verdict, for ever"
         delivery.state = verdict
         self.pushes[delivery.msg_id].last_event_at = self.now
+        self.tell(delivery, Event(delivery.device, verdict, self.now))
+
+    def tell(self, delivery: Delivery, event: Event) -> None:
+        delivery.told.append(event)
+        self.told += 1
+
+    def part(self, delivery: Delivery, verdict: str) -> None:
+        """It leaves its device with this verdict: what is held is never fenced there, but comes back."""
+        if verdict == "fenced" and delivery.held_for is not None:
+            self.come_back(delivery)
+        else:
+            self.settle(delivery, verdict)
 
     def strike_or_settle(self, deliveries: Iterable[Delivery], verdict: str) -> None:
         for each in deliveries:
             if each.state == WAITING:
-                self.settle(each, verdict)
+                self.part(each, verdict)
             else:
-                each.strike = each.strike or verdict
+                self.strike(each, verdict)
+
+    def strike(self, delivery: Delivery, verdict: str) -> None:
+        """The first one counts; what is held is not fenced, so for that a fence is none."""
+        if delivery.strike is None or (delivery.strike == "fenced" and delivery.held_for is not None):
+            delivery.strike = verdict
 
     def end_visit(self, device: TwinDevice) -> None:
         for each in self.of(device, SENT, WAITING):
@@ -153,25 +222,70 @@ class Twin:
                 if each.expires_at is None:
                     self.settle(each, "missed")
             elif each.strike is not None:
-                self.settle(each, each.strike)
+                self.part(each, each.strike)
             elif each.expires_at is None:
                 self.settle(each, "missed")
             elif each.is_due(self.now):
                 self.settle(each, "expired")
             else:
-                each.state = WAITING
+                each.state, each.since = WAITING, self.now
         device.visit = None
+
+    # --- Held for the user -------------------------------------------------------------------------------------------
+
+    def come_back(self, delivery: Delivery) -> None:
+        """It waits for its alias again."""
+        assert delivery.held_for is not None
+        home = home_of(delivery.held_for)
+        there = self.of(home, WAITING)
+        assert not self.pushes[delivery.msg_id].is_recalled, "nothing recalled is sent after the answer"
+        if any(each.msg_id == delivery.msg_id for each in there):
+            self.settle(delivery, "fenced")
+            return
+        delivery.device, delivery.alias, delivery.state, delivery.strike = home, delivery.held_for, WAITING, None
+        delivery.since = self.now
+        # A device that it was taken from again is not told of a recall (C25).
+        delivery.sent_to.clear()
+        if delivery.is_due(self.now):
+            self.settle(delivery, "expired")
+        elif any(
+            each.msg_id > delivery.msg_id
+            and each.overrides is not None
+            and each.overrides in (delivery.msg_id, delivery.overrides)
+            for each in there
+        ):
+            self.settle(delivery, "replaced")
+
+    def had(self, device: TwinDevice) -> set[int]:
+        """A device gets each push once."""
+        return {each.msg_id for each in self.deliveries if each.device == device.name}
+
+    def hand_over(self, device: TwinDevice, alias: str, had: set[int]) -> None:
+        """Somebody logs in as `alias`: what waits for that goes to the device, behind what is there."""
+        for each in self.of(home_of(alias), WAITING):
+            if each.msg_id not in had:
+                each.device, each.since = device.name, self.now
+                self.enter_behind(each)
+
+    def enter_behind(self, delivery: Delivery) -> None:
+        self.entered += 1
+        delivery.entered = self.entered
 
     def flow(self, device: TwinDevice) -> None:
         visit = device.visit
         if visit is None or not visit.is_answered:
             return
+        while visit.untold and visit.room != 0:
+            recalled = visit.untold.pop(0)
+            if device.notices.get(recalled, 0) > self.now:
+                visit.recalls.append(recalled)
         while visit.room != 0 and len(self.of(device, SENT)) < self.rules.window and self.of(device, WAITING):
             head = self.of(device, WAITING)[0]
             if head.is_due(self.now):
                 self.settle(head, "expired")
                 continue
-            head.state = SENT
+            head.state, head.since = SENT, self.now
+            head.sent_to.add(device.name)
             visit.log.append(("message", head.msg_id, head.alias))
             if visit.room is not None:
                 visit.room -= 1
@@ -196,38 +310,96 @@ class Twin:
                     raise Refusal("CidReused")
                 return answer
         targets = self.targets(asked)
-        if not targets:
+        unheld = [alias for alias in asked.aliases if asked.hold and not self.holders(alias)]
+        if not targets and not unheld:
             raise Refusal("NoTarget")
         assert msg_id > max(self.pushes, default=0), f"{msg_id} is not above all earlier ids"
-        self.pushes[msg_id] = TwinPush(msg_id, len(targets), self.now)
-        answer = msg_id, len(targets), sum(1 for device in targets if device.visit is not None)
+        count = len(targets) + len(unheld)
+        self.pushes[msg_id] = TwinPush(msg_id, count, self.now)
+        answer = msg_id, count, sum(1 for device in targets if device.visit is not None)
         if asked.cid is not None:
             self.cids[asked.cid] = asked, answer, self.now
+        if asked.hold and asked.overrides is not None:
+            # The contract does not say it: what waits for the alias elsewhere is replaced as well.
+            for alias in {device.alias for device in targets if device.alias is not None}:
+                self.strike_or_settle(self.about(home_of(alias), asked.overrides), "replaced")
         for device in targets:
-            self.enter(device, asked, msg_id)
+            self.enter(device.name, device.alias, device.visit, asked, msg_id)
             self.flow(device)
+        for alias in unheld:
+            self.enter(home_of(alias), alias, None, asked, msg_id)
         return answer
 
-    def enter(self, device: TwinDevice, asked: Asked, msg_id: int) -> None:
+    def about(self, where: str, msg_id: int) -> list[Delivery]:
+        return [each for each in self.of(where, WAITING, SENT) if msg_id in (each.msg_id, each.overrides)]
+
+    def enter(self, where: str, alias: str | None, visit: TwinVisit | None, asked: Asked, msg_id: int) -> None:
         expires_at = self.now + asked.ttl * 1000 if asked.ttl else None
-        newcomer = Delivery(msg_id, device.name, device.alias if asked.aliases else None, expires_at, asked.overrides)
-        self.deliveries.append(newcomer)
-        if asked.ttl == 0 and device.visit is None:
+        newcomer = Delivery(
+            msg_id,
+            where,
+            alias if asked.aliases else None,
+            expires_at,
+            asked.overrides,
+            alias if asked.hold else None,
+            None if asked.within is None else self.now + asked.within * 1000,
+            since=self.now,
+        )
+        self.enter_behind(newcomer)
+        if asked.ttl == 0 and visit is None:
+            self.deliveries.append(newcomer)
             self.settle(newcomer, "missed")
             return
         if asked.overrides is not None:
-            about = [
-                each
-                for each in self.of(device, WAITING, SENT)
-                if each is not newcomer and asked.overrides in (each.msg_id, each.overrides)
-            ]
-            self.strike_or_settle(about, "replaced")
-        visit = device.visit
+            self.strike_or_settle(self.about(where, asked.overrides), "replaced")
         # What waits for nothing but the disk does not count, and does not give way.
-        free = max(0, self.rules.window - len(self.of(device, SENT))) if visit is not None and visit.room != 0 else 0
-        counted = [each for each in self.of(device, WAITING) if each is not newcomer][free:]
+        free = max(0, self.rules.window - len(self.of(where, SENT))) if visit is not None and visit.room != 0 else 0
+        counted = self.of(where, WAITING)[free:]
         if len(counted) >= (self.rules.offline_limit if visit is None else self.rules.backlog_limit):
             self.settle(counted[0], "overflowed")
+        self.deliveries.append(newcomer)
+
+    def recall(self, msg_id: int, is_half: bool = False) -> Split:
+        """`is_half`: the server was killed before it had looked up who received it."""
+        if msg_id not in self.pushes:
+            raise Refusal("NoSuchMessage")
+        found = [each for each in self.deliveries if each.msg_id == msg_id]
+        waiting = [each for each in found if each.state == WAITING]
+        told = {device for each in found for device in each.sent_to}
+        received_by = {each.device for each in found if each.state == "received"}
+        told = told - received_by if is_half else told | received_by
+        for each in found:
+            if each.state == SENT:
+                self.strike(each, "recalled")
+        for each in waiting:
+            self.settle(each, "recalled")
+        self.pushes[msg_id].is_recalled = True
+        for device in self.living():
+            if device.name in told:
+                self.notice(device, msg_id)
+        on_the_way = sum(1 for each in found if each.state == SENT)
+        received = sum(1 for each in found if each.state == "received")
+        return len(waiting), on_the_way, received, len(found) - len(waiting) - on_the_way - received
+
+    def notice(self, device: TwinDevice, msg_id: int) -> None:
+        if device.visit is not None and device.notices.get(msg_id, 0) <= self.now:
+            device.visit.untold.append(msg_id)
+        device.notices[msg_id] = self.now + RECALLS_ARE_TOLD_MS
+        self.flow(device)
+
+    def subscribe(self, name: str, is_everything: bool, kept_behind: int) -> int:
+        """Behind which cursor it begins. `kept_behind`: the receipts up to this one are not kept any more."""
+        if is_everything:
+            position = kept_behind
+        else:
+            position = self.consumers.get(name, self.told)
+            if position < kept_behind:
+                raise Refusal("CursorGone")
+        self.consumers[name] = position
+        return position
+
+    def done_with(self, name: str, cursor: int, begun_behind: int) -> None:
+        self.consumers[name] = max(self.consumers[name], cursor, begun_behind)
 
     def set_device(self, name: str, alias: str | None, tags: frozenset[str] | None) -> str | None:
         """Returns who lost the alias so that this one can have it."""
@@ -237,16 +409,19 @@ class Twin:
             device.tags = tags
         return lost
 
-    def delete_alias(self, alias: str) -> set[str]:
-        holders = [device for device in self.living() if device.alias == alias]
+    def delete_alias(self, alias: str, order: list[str]) -> set[str]:
+        """`order`: in which the server did it. Where two deliveries of one push come back, it says which one waits."""
+        holders = self.holders(alias)
+        holders.sort(key=lambda device: order.index(device.name) if device.name in order else 0)
         for device in holders:
             self.rebind(device, None, by_device=False)
         return {device.name for device in holders}
 
     def delete(self, name: str) -> None:
         device = self.find(name)
-        for each in self.of(device, WAITING, SENT):
-            self.settle(each, each.strike or "missed")
+        for each in self.of(device, SENT, WAITING):
+            self.part(each, each.strike or ("fenced" if each.held_for is not None else "missed"))
+        device.notices.clear()
         if device.visit is not None:
             self.ended[device.visit.number] = "removed"
         device.visit, device.is_deleted = None, True
@@ -257,14 +432,21 @@ class Twin:
         """`alias` None: no change; "": nobody."""
         if alias is None or (alias or None) == device.alias:
             return None
+        had = self.had(device)
         loser = self.who_loses(alias) if alias else None
         if loser is not None:
             self.rebind(loser, None, by_device=False)
         self.rebind(device, alias or None, by_device)
+        if alias:
+            self.hand_over(device, alias, had)
+            self.flow(device)
         return None if loser is None else loser.name
 
+    def holders(self, alias: str) -> list[TwinDevice]:
+        return [device for device in self.living() if device.alias == alias]
+
     def who_loses(self, alias: str) -> TwinDevice | None:
-        holders = [device for device in self.living() if device.alias == alias]
+        holders = self.holders(alias)
         if len(holders) < self.rules.alias_limit:
             return None
         absent = [device for device in holders if device.visit is None]
@@ -312,6 +494,7 @@ class Twin:
             self.ended[device.visit.number] = "displaced"
             self.end_visit(device)
         device.visit = TwinVisit(visit)
+        device.visit.untold = [msg_id for msg_id, until in device.notices.items() if until > self.now]
         device.last_seen_at, device.is_sure = self.now, True
         return device.alias, device.tags, device.platform, len(self.of(device, WAITING))
 
@@ -344,16 +527,13 @@ class Twin:
 
     def acknowledge(self, name: str, visit: int, msg_id: int) -> None:
         device = self.devices[name]
-        if (
-            device.visit is None
-            or device.visit.number != visit
-            or not any(entry[:2] == ("message", msg_id) for entry in device.visit.log)
-        ):
+        if device.visit is None or device.visit.number != visit:
             return
-        [meant] = [each for each in self.deliveries if (each.device, each.msg_id) == (name, msg_id)]
-        if meant.state in (SENT, "received"):
+        handed = [entry[1] for entry in device.visit.log if entry[0] == "message"]
+        meant = [each for each in self.deliveries if (each.device, each.msg_id) == (name, msg_id)]
+        if msg_id in handed and meant and meant[0].state in (SENT, "received"):
             for each in self.of(device, SENT):
-                if each.msg_id <= msg_id:
+                if each.entered <= meant[0].entered:
                     self.settle(each, "received")
             self.flow(device)
 
@@ -363,7 +543,7 @@ class Twin:
             return
         for each in self.of(device, SENT):
             if each.msg_id == msg_id and each.alias is not None:
-                self.settle(each, each.strike or "fenced")
+                self.part(each, each.strike or "fenced")
                 self.flow(device)
 
     def mark(self, name: str, msg_id: int, mark: str) -> None:
@@ -371,12 +551,14 @@ class Twin:
         for each in self.of(device, WAITING, SENT):
             if each.msg_id == msg_id:
                 self.settle(each, "received")
-        states = [each.state for each in self.deliveries if (each.device, each.msg_id) == (name, msg_id)]
-        if states == ["received"] and (name, mark) not in self.pushes[msg_id].marks:
+        meant = [each for each in self.deliveries if (each.device, each.msg_id) == (name, msg_id)]
+        if [each.state for each in meant] == ["received"] and (name, mark) not in self.pushes[msg_id].marks:
             self.pushes[msg_id].marks.add((name, mark))
             self.pushes[msg_id].last_event_at = self.now
+            self.tell(meant[0], Event(name, mark, self.now))
         else:
             self.ignored += 1
+        device.notices.pop(msg_id, None)
         self.flow(device)
 
     # --- Time and death ----------------------------------------------------------------------------------------------
@@ -386,11 +568,40 @@ class Twin:
         for each in self.deliveries:
             if each.state == WAITING and each.is_due(now):
                 self.settle(each, "expired")
+        for each in self.deliveries:
+            if not each.is_settled and each.deliver_by is not None and each.deliver_by <= now:
+                each.deliver_by = None
+                self.tell(each, self.overdue(each))
+
+    def overdue(self, delivery: Delivery) -> Event:
+        where = delivery.device
+        if where.startswith("@"):
+            return Event(where, "overdue", self.now, "unheld", since=delivery.since)
+        device = self.devices[where]
+        if device.visit is None:
+            since = device.last_seen_at if device.is_sure else NOT_KNOWN
+            return Event(where, "overdue", self.now, "absent", since=since)
+        if delivery.state == SENT:
+            return Event(where, "overdue", self.now, "unacknowledged", since=delivery.since)
+        before = [*self.of(where, SENT), *self.of(where, WAITING)].index(delivery)
+        return Event(where, "overdue", self.now, "queued", behind=before)
+
+    def crash(self, name: str) -> None:
+        """One device's part of the server dies: nobody knows what its visit has said last."""
+        device = self.devices[name]
+        if device.visit is not None:
+            self.ended[device.visit.number] = "restarted"
+            self.lose(device)
+
+    def lose(self, device: TwinDevice) -> None:
+        device.is_sure = False
+        for each in self.of(device, WAITING, SENT):
+            each.sent_to.add(device.name)
+        self.end_visit(device)
 
     def kill(self) -> None:
         for device in self.living():
             if device.visit is not None:
-                device.is_sure = False
-                self.end_visit(device)
+                self.lose(device)
         self.ignored = 0
         self.ended.clear()

@@ -13,6 +13,7 @@ import random
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from typing import Any, NamedTuple, TypeVar
@@ -22,26 +23,32 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from pushactors.actors.device import DeviceActor
 from pushactors.actors.fanout import Acceptance, Fanout, Push
+from pushactors.actors.held import AliasMailboxes
 from pushactors.actors.ledger import Ledger
 from pushactors.actors.numbers import Numbers
+from pushactors.actors.recall import Recalls
+from pushactors.actors.receipts import Receipts
 from pushactors.actors.registrar import Hello, Registrar, Welcome
 from pushactors.actors.router import NO_TAG_CHANGE, Router, TagChange
 from pushactors.actors.supervisor import Supervisor
 from pushactors.actors.tally import Tally
 from pushactors.actors.tenant import Limits, Tenant
-from pushactors.actors.upkeep import Upkeep
+from pushactors.actors.upkeep import Served, Upkeep
 from pushactors.actors.visits import Ending
 from pushactors.actors.wire_count import WireCount
 from pushactors.domain.audience import Audience
 from pushactors.domain.mailbox import Mailbox
 from pushactors.domain.message import Mark, Message
 from pushactors.stores.contract import (
+    NO_LIMITS,
     AppAdded,
     Change,
     CidRow,
     DeviceRow,
     DueRow,
     MailboxRow,
+    ReceiptPage,
+    ReceiptRow,
     ReportRow,
     Settled,
     StatusRow,
@@ -53,6 +60,7 @@ from pushactors.wire.ids import (
     AppNo,
     Binding,
     Cid,
+    Cursor,
     DeviceNo,
     Millis,
     MsgId,
@@ -60,6 +68,7 @@ from pushactors.wire.ids import (
     RegistrationId,
     Tag,
     VisitId,
+    VisitNo,
 )
 
 __all__ = ["MemoryDisk", "wait_all_tasks_blocked"]
@@ -173,8 +182,17 @@ class HeldStore(MemoryStore):
     ) -> Mapping[RegistrationId, StatusRow | None] | None:
         return await self._through("statuses", partial(super().statuses, app_no, msg_id, registration_ids))
 
-    async def sweep(self, now: Millis, limit: int) -> int:
-        return await self._through("sweep", partial(super().sweep, now, limit))
+    async def alias_mailboxes(self, app_no: AppNo, after: DeviceNo, limit: int) -> Sequence[DeviceRow]:
+        return await self._through("alias_mailboxes", partial(super().alias_mailboxes, app_no, after, limit))
+
+    async def had(self, device_no: DeviceNo, msg_ids: Sequence[MsgId]) -> Sequence[MsgId]:
+        return await self._through("had", partial(super().had, device_no, msg_ids))
+
+    async def receipts(self, app_no: AppNo, after: Cursor, limit: int) -> ReceiptPage:
+        return await self._through("receipts", partial(super().receipts, app_no, after, limit))
+
+    async def sweep(self, now: Millis, limit: int, receipts_kept: Mapping[AppNo, int] = NO_LIMITS) -> int:
+        return await self._through("sweep", partial(super().sweep, now, limit, receipts_kept))
 
 
 # --- Visits --------------------------------------------------------------------------------------------------------
@@ -200,12 +218,16 @@ class RecordingVisit:
         self._complaints = complaints
         self.log: list[Handed | Told] = []
         self.messages: list[Message] = []
+        self.recalls: list[MsgId] = []
         self.ending: Ending | None = None
         self.is_answered = False
         self.room: int | None = None
         """How many more messages its buffer takes; None: any number."""
         self.binding_of: Callable[[Message], tuple[Binding | None, Binding]] | None = None
         """The binding that a message was addressed under, as the disk has it, and the present one."""
+        self.place_of: Callable[[Message], int] | None = None
+        """Where a message stands in its mailbox, as the disk has it."""
+        self._last_place = 0
 
     @property
     def visit_id(self) -> VisitId:
@@ -235,8 +257,10 @@ class RecordingVisit:
             addressed, present = self.binding_of(message)
             if addressed is not None and addressed != present:
                 self._complain(message, f"was handed under binding {addressed}, the present one is {present} (C14)")
-        if self.handed and self.handed[-1] >= message.msg_id:
+        place = message.msg_id if self.place_of is None else self.place_of(message)
+        if self._last_place >= place:
             self._complain(message, f"was handed to a visit behind {self.handed[-1]} (C9)")
+        self._last_place = place
         if self.room is not None:
             self.room -= 1
         self.log.append(Handed(message.msg_id, alias))
@@ -244,6 +268,9 @@ class RecordingVisit:
 
     def tell_alias(self, alias: Alias | None) -> None:
         self.log.append(Told(alias))
+
+    def tell_recall(self, msg_id: MsgId) -> None:
+        self.recalls.append(msg_id)
 
     def end(self, why: Ending) -> None:
         if self.ending is None:
@@ -263,6 +290,9 @@ class Rooms(NamedTuple):
     router: Router
     registrar: Registrar
     fanout: Fanout
+    held: AliasMailboxes
+    recalls: Recalls
+    receipts: Receipts
 
 
 class Report(NamedTuple):
@@ -346,12 +376,15 @@ class World:
 
     async def _open(self) -> None:
         opened = await self.store.open()
-        self.ledger = Ledger(self.store, opened.last_commit, self.wire, self.tally)
+        self.ledger = Ledger(self.store, opened.last_commit, self.wire, wall_clock, self.tally)
         self.nursery.start_soon(self.ledger.run)
         book = self.ledger.book(OF_NO_APP)
         while ended := await self.store.unfinished(1000):
             unit = book.open()
-            unit.changes += [Settled(msg_id, device_no, verdict, wall_clock()) for msg_id, device_no, verdict in ended]
+            now = wall_clock()
+            unit.changes += [
+                Settled(msg_id, device_no, verdict, now, VisitNo(0), now) for msg_id, device_no, verdict in ended
+            ]
             unit.close()
             await book.told()
         self.numbers = Numbers(opened.ids_below, book)
@@ -372,7 +405,14 @@ class World:
 
     async def _open_app(self, app_key: AppKey, app_no: AppNo, secret: bytes, device_nos: Iterator[int]) -> Rooms:
         tenant = Tenant(app_key, app_no, self._limits, self.ledger.book(app_no))
-        router = Router(tenant, self.store, self.devices, self.tally)
+        def next_device_no() -> DeviceNo:
+            return DeviceNo(next(device_nos))
+
+        held = AliasMailboxes(tenant, self.store, self.devices, next_device_no, wall_clock)
+        tenant.take_back = held.take_back
+        router = Router(tenant, self.store, self.devices, held, self.numbers.take, self.tally)
+        receipts = Receipts(tenant, self.store)
+        await receipts.load()
         await router.load()
         self.nursery.start_soon(router.run)
         registrar = Registrar(
@@ -380,15 +420,28 @@ class World:
             router,
             self.store,
             secret,
-            lambda: DeviceNo(next(device_nos)),
+            next_device_no,
             self._randomness.randbytes,
             wall_clock,
         )
-        fanout = Fanout(tenant, router.targets, self.devices, self.numbers, self.store, wall_clock, self.tally)
-        return Rooms(tenant, router, registrar, fanout)
+        fanout = Fanout(
+            tenant,
+            router.targets,
+            router.unheld,
+            held,
+            self.devices,
+            self.numbers,
+            self.store,
+            wall_clock,
+            self.tally,
+        )
+        recalls = Recalls(tenant, self.devices, self.store, self.ledger, wall_clock)
+        for device_no in await self.store.stranded(app_no):
+            self.devices.get(device_no, tenant)
+        return Rooms(tenant, router, registrar, fanout, held, recalls, receipts)
 
-    def _tenants(self) -> Mapping[AppNo, tuple[Tenant, Registrar]]:
-        return {rooms.tenant.app_no: (rooms.tenant, rooms.registrar) for rooms in self.apps.values()}
+    def _tenants(self) -> Mapping[AppNo, Served]:
+        return {rooms.tenant.app_no: Served(rooms.tenant, rooms.registrar, rooms.held) for rooms in self.apps.values()}
 
     def new_visit(self) -> RecordingVisit:
         return self.visit_type(VisitId(next(self._visits)), self.disk, self.complaints)
@@ -401,7 +454,12 @@ class World:
             if not rooms.router._is_sound.is_set() or (book._last is not None and book._last.number > book.durable):
                 continue
             living = [device.row for device in self.disk.devices.values() if not device.deleted]
-            on_disk = {row.registration_id: row for row in living if row.app_no == rooms.tenant.app_no}
+            on_disk = {
+                # Visits are no business of the directory's.
+                row.registration_id: replace(row, visits=VisitNo(0), was_present=False)
+                for row in living
+                if row.app_no == rooms.tenant.app_no and not row.is_alias
+            }
             known = {
                 each.registration_id: DeviceRow(
                     each.device_no,
@@ -576,7 +634,7 @@ class Phone:
         self.visit, self.welcome = visit, welcome
         self._registration_id = welcome.registration_id
         self.secret = welcome.device_secret or self.secret
-        visit.binding_of = self._binding_of
+        visit.binding_of, visit.place_of = self._binding_of, self._place_of
         await self.rooms.tenant.book.told()
         return welcome
 
@@ -584,6 +642,10 @@ class Phone:
         accepted = self.world.disk.pushes.get(message.msg_id)
         addressed = accepted.deliveries[self.device_no].binding if accepted is not None else None
         return addressed, self.rooms.router.find(self.registration_id).binding
+
+    def _place_of(self, message: Message) -> int:
+        accepted = self.world.disk.pushes.get(message.msg_id)
+        return message.msg_id if accepted is None else accepted.deliveries[self.device_no].place
 
     def resume(self) -> None:
         """It has its answer."""
@@ -720,3 +782,38 @@ def faulty(owner: type, method: str, *, spared: object = None) -> Iterator[None]
         yield
     finally:
         setattr(owner, method, original)
+
+
+# --- What waits for its user, and what app servers are told --------------------------------------------------------
+
+
+def hold(*aliases: Alias, within: int | None = None, **said: Any) -> Push:
+    """A push to these aliases that waits for whoever has them (C25). `within`: its deadline, in seconds."""
+    return replace(push(alias=aliases, **said), is_held=True, deliver_within_s=within)
+
+
+async def held(world: World, *aliases: Alias, **said: Any) -> MsgId:
+    """Accepts it, and waits until that may be told."""
+    return (await world.accept(hold(*aliases, **said))).msg_id
+
+
+async def stream(world: World) -> list[ReceiptRow]:
+    """Every receipt that is kept (C20), without a gap."""
+    await world.told()
+    page = await world.store.receipts(world.app.tenant.app_no, Cursor(0), 1_000_000)
+    cursors = [row.cursor for row in page.rows]
+    assert cursors == list(range(page.last - len(cursors) + 1, page.last + 1))
+    return list(page.rows)
+
+
+async def words(world: World, msg_id: MsgId) -> list[str]:
+    """What was told of one push, in order: an event's word, with the reason of an overdue one."""
+    rows = [row for row in await stream(world) if row.msg_id == msg_id]
+    return [row.event.word if row.reason is None else f"{row.event.word} {row.reason.why}" for row in rows]
+
+
+def unsettled_on_disk(world: World, msg_id: MsgId) -> list[DeviceNo]:
+    """The living mailboxes in which the disk has it; one that is not there keeps it for ever."""
+    found = sorted(world.disk.pushes[msg_id].unsettled)
+    assert all(world.disk.living(device_no) is not None for device_no in found), "it is in a mailbox that is gone"
+    return found

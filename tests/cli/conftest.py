@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import AsyncIterator, Iterator
 from itertools import count
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import trio
 from pushactors import config
 from pushactors.cli.access import Access
 from tests.cli.processes import Server
+from tests.clients.scripted import ScriptedServer
 
 APPS = 100
 _next_app = count()
@@ -41,3 +43,21 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the command is run."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[ScriptedServer]:
+    """A server of which the test says every word."""
+    async with trio.open_nursery() as nursery:
+        yield ScriptedServer(nursery)
+        nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+def in_tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Local time is nine hours ahead, all year."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "JST-9")
+        time.tzset()
+        yield
+    time.tzset()

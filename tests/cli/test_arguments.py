@@ -15,7 +15,7 @@ from pushactors.stores.sqlite import SqliteStore
 from tests.cli.processes import COMMAND, ENVIRONMENT, LIMIT_S, Process, Server, until
 
 CONFIGURATION = '[[app]]\napp_key = "the-app"\nmaster_secret = "sixteen-is-enough"\n'
-COMMANDS = ["serve", "config", "backup", "device", "push", "report", "status"]
+COMMANDS = ["serve", "config", "backup", "device", "push", "report", "status", "recall", "timeline", "watch", "token"]
 Output = pytest.CaptureFixture[str]
 
 
@@ -76,6 +76,17 @@ def test_every_command_says_what_it_does_and_takes(command: str, capsys: Output)
         (["device", "--tag", ""], "argument --tag: A tag must not be empty."),
         (["device", "--alias", "a b"], "argument --alias: An alias may have letters"),
         (["device", "--count", "0"], "argument --count: N must be a whole number from 1."),
+        (["push", "--within", "soon", "x"], "argument --within: invalid int value: 'soon'"),
+        (["recall"], "the following arguments are required: MSG_ID"),
+        (["recall", "last"], "argument MSG_ID: A msg_id is a decimal string, as an answer to push gives it."),
+        (["timeline"], "the following arguments are required: MSG_ID"),
+        (["timeline", "5", "--alias", "a b"], "argument --alias: An alias may have letters"),
+        (["watch", "--after", "now"], "argument --after: A cursor is a decimal string, as a receipt has it;"),
+        (["watch", "--consumer", ""], "argument --consumer: A consumer has a name of 1 to 64 bytes of printable text."),
+        (["watch", "--count", "0"], "argument --count: N must be a whole number from 1."),
+        (["token"], "the following arguments are required: ALIAS"),
+        (["token", ""], "argument ALIAS: An alias must not be empty."),
+        (["token", "alice", "--seconds", "0"], "argument --seconds: N must be a whole number from 1."),
         (["device", "--count", "x"], "argument --count: N must be a whole number from 1."),
     ],
 )
@@ -102,6 +113,13 @@ def test_arguments_that_cannot_be_understood_end_it_with_2(
         (["push", "--all", "--cid", "", "x"], "A cid has 1 to 128 bytes of printable text."),
         (["push", "--all", "x" * 4000], "notification and message together must have at most 4000 bytes of JSON."),
         (["push", "--app", "theirs", "--all", "x"], "The configuration has no app with the app_key 'theirs'."),
+        (["push", "--all", "--within", "864001", "x"], "deliver_within must be 1 to 864000."),
+        (["push", "--all", "--hold", "x"], "Only a push to aliases, and to nothing else, can wait for its user."),
+        (["timeline", "5"], "Name the device, or the alias that it waits for: one of the two."),
+        (["timeline", "5", "r", "--alias", "a"], "Name the device, or the alias that it waits for: one of the two."),
+        (["token", "alice", "--id", ""], "rid must be 1 to 64 printable characters."),
+        (["token", "alice", "--app", "theirs"], "The configuration has no app with the app_key 'theirs'."),
+        (["watch", "--app", "theirs"], "The configuration has no app with the app_key 'theirs'."),
         (["device", "--app", "theirs"], "The configuration has no app with the app_key 'theirs'."),
     ],
 )
@@ -113,9 +131,10 @@ def test_arguments_that_make_no_sense_end_it_with_2(arguments: list[str], senten
 
 @pytest.mark.parametrize(
     "arguments",
-    [["backup", "copy.db"], ["device"], ["push", "--all", "x"], ["report", "1"], ["status", "1"]],
+    [["backup", "copy.db"], ["device"], ["push", "--all", "x"], ["report", "1"], ["status", "1"],
+     ["recall", "1"], ["timeline", "1", "r"], ["watch"], ["token", "alice"]],
     ids=lambda arguments: arguments[0],
-)
+)  # fmt: skip
 def test_a_command_without_a_configuration_ends_with_2(
     arguments: list[str], folder: Path, capsys: Output
 ) -> None:

@@ -17,7 +17,7 @@ from pushactors.cli.access import Access
 from pushactors.cli.device import show_messages
 from pushactors.settings import App
 from pushactors.wire.ids import AppKey
-from tests.cli.processes import until, until_true
+from tests.cli.processes import Process, Server, until, until_true
 
 Output = pytest.CaptureFixture[str]
 
@@ -148,3 +148,54 @@ async def test_it_says_why_it_is_not_coming_back_and_ends(show: Any, access: Acc
     assert len(endings) == 1
     err = capsys.readouterr().err
     assert err == "Disconnected (No app with this app_key is served here.); not coming back.\n"
+
+
+async def test_a_message_that_is_taken_back_gets_a_line_that_says_so_c22(
+    show: Any, access: Access, capsys: Output
+) -> None:
+    said = ""
+
+    def has_said(text: str) -> bool:
+        nonlocal said
+        said += capsys.readouterr().err
+        return text in said
+
+    async with access.app_client() as app, trio.open_nursery() as nursery:
+        nursery.start_soon(show)
+        await until_true(lambda: is_online(app), "the connection")
+        answer = await app.push(audience="all", notification={"alert": "too early"})
+        await until_true(lambda: is_received(app), "the acknowledgement")
+        await app.recall(answer.msg_id)
+        await until(lambda: has_said(f"[{answer.msg_id}] was taken back.\n"), "the recall")
+        nursery.cancel_scope.cancel()
+
+
+async def test_each_message_is_printed_once_whenever_the_process_is_killed_c10(
+    access: Access, app_key: str, shared_server: Server, tmp_path: Path
+) -> None:
+    def a_life() -> Process:
+        arguments = ["--config", str(shared_server.file), "--app", app_key, "--identity", str(tmp_path / "id")]
+        return Process(tmp_path, "device", "device", *arguments)
+
+    device = a_life()
+    try:
+        async with access.app_client() as app:
+            await until_true(lambda: is_online(app), "the connection")
+            for number in range(3):
+                for each in range(3):
+                    await app.push(audience="all", notification={"alert": f"message {number}.{each}."})
+                await until_true(lambda: is_received(app), "the acknowledgement")
+                device.kill()
+                await app.push(audience="all", notification={"alert": f"meanwhile {number}."})
+                device = a_life()
+            await until_true(lambda: is_received(app), "the acknowledgement")
+    finally:
+        device.kill()
+    lines = [line.split("] ")[1] for line in device.out.splitlines()]
+    expected = [(*(f"message {number}.{each}." for each in range(3)), f"meanwhile {number}.") for number in range(3)]
+    assert lines == [line for life in expected for line in life]
+
+
+async def is_received(app: AppClient) -> bool:
+    """Whether the last push was."""
+    return (await app.pushes())[0].received == 1

@@ -21,7 +21,7 @@ from tests.cli.processes import soon, until
 Output = pytest.CaptureFixture[str]
 NOTHING: dict[str, Any] = {
     "text": None, "alias": [], "id": [], "tag": [], "all": False, "title": None, "ttl": None, "override": None,
-    "cid": None, "json": False, "wait": False,
+    "cid": None, "json": False, "wait": False, "within": None, "hold": False,
 }  # fmt: skip
 
 
@@ -67,6 +67,21 @@ def test_every_argument_has_its_member() -> None:
         "override_msg_id": "5",
         "cid": "c",
     }
+
+
+def test_a_push_may_have_a_deadline_and_wait_for_its_user() -> None:
+    """C21."""
+    urgent = asked("x", alias=["alice"], within=30, hold=True)
+    assert urgent == {
+        "audience": {"alias": ["alice"]},
+        "notification": {"alert": "x"},
+        "deliver_within": 30,
+        "hold": True,
+    }
+    from_json = {"audience": {"alias": ["a"]}, "message": {"msg_content": "m"}, "options": {"hold": True}}
+    assert asked(from_json) == {"audience": {"alias": ["a"]}, "message": {"msg_content": "m"}, "hold": True}
+    assert asked(from_json, within=5)["deliver_within"] == 5
+    assert asked(from_json, within=5)["hold"] is True
 
 
 FULL = {
@@ -119,6 +134,11 @@ def test_what_the_arguments_name_comes_on_top_of_the_object() -> None:
         ({**FULL, "platform": 5}, {}, 'platform must be an array or "all".'),
         ({**FULL, "cid": None}, {}, "cid must be a string."),
         ("x", {"all": True, "ttl": 864_001}, "time_to_live must be 0 to 864000."),
+        ("x", {"all": True, "within": 0}, "deliver_within must be 1 to 864000."),
+        ("x", {"all": True, "hold": True}, "Only a push to aliases, and to nothing else, can wait for its user."),
+        ("x", {"alias": ["a"], "tag": ["t"], "hold": True},
+         "Only a push to aliases, and to nothing else, can wait for its user."),
+        ("x", {"alias": ["a"], "ttl": 0, "hold": True}, "What may not wait cannot be held: give it a time_to_live."),
         ("x", {"id": [""]}, "audience.registration_id[0] must be 1 to 64 printable characters."),
     ],
 )

@@ -8,11 +8,15 @@ from dataclasses import fields
 from typing import Any
 
 import pytest
+import trio
+from trio.testing import MockClock
 
-from pushactors import DeviceClient, NoSuchMessage, Report
+from pushactors import DeviceClient, Invalid, NoSuchMessage, PushactorsError, Recall, Report, Timeline
 from pushactors.cli import reports
 from pushactors.cli.access import Access
-from pushactors.cli.reports import report, report_line, status
+from pushactors.cli.reports import recall, recall_line, report, report_line, status, timeline, timeline_lines
+from tests.cli.scripted_access import ScriptedAccess
+from tests.clients.scripted import ScriptedServer
 
 Output = pytest.CaptureFixture[str]
 
@@ -39,6 +43,93 @@ def test_every_number_of_a_report_is_in_the_line() -> None:
     assert all(f"1 {name}" in line for name in numbers)
 
 
+@pytest.mark.parametrize(
+    ("numbers", "line"),
+    [
+        ((3, 0, 0, 0), "3 targets: 3 recalled"),
+        ((1, 2, 3, 4), "10 targets: 1 recalled, 2 on the way, 3 received, 4 settled otherwise"),
+        ((0, 0, 1, 0), "1 targets: 1 received"),
+    ],
+)
+def test_a_recall_says_in_a_line_what_is_not_nought(numbers: tuple[int, int, int, int], line: str) -> None:
+    """C22."""
+    assert recall_line("5", Recall(*numbers)) == f"msg_id 5: {line}"
+
+
+async def answered(server: ScriptedServer, method: str, params: dict[str, object], result: object) -> None:
+    visit = await server.visit()
+    request = await visit.hear_request(method)
+    assert request.params == params
+    await visit.answer(request, result)
+
+
+async def test_recall_prints_a_line_or_an_object(
+    server: ScriptedServer, nursery: trio.Nursery, autojump_clock: MockClock, capsys: Output
+) -> None:
+    split = {"recalled": 1, "on_the_way": 0, "received": 2, "settled": 0}
+    access = ScriptedAccess.to(server)
+    nursery.start_soon(answered, server, "push.recall", {"msg_id": "5"}, split)
+    assert await recall(access, "5", as_json=False) == 0
+    assert capsys.readouterr() == ("msg_id 5: 3 targets: 1 recalled, 2 received\n", "")
+    nursery.start_soon(answered, server, "push.recall", {"msg_id": "5"}, split)
+    assert await recall(access, "5", as_json=True) == 0
+    assert json.loads(capsys.readouterr().out) == {"msg_id": "5", **split}
+
+
+COURSE: dict[str, object] = {
+    "msg_id": "5",
+    "registration_id": "r",
+    "alias": "alice",
+    "state": "fenced",
+    "events": [
+        {"event": "accepted", "at": 1_800_000_000_000},
+        {"event": "sent", "at": 1_800_000_000_007, "visit": 3},
+        {"event": "struck", "at": 1_800_000_060_000, "visit": 3, "verdict": "fenced"},
+    ],
+}
+
+
+@pytest.mark.usefixtures("in_tokyo")
+async def test_a_timeline_is_a_line_for_each_step(
+    server: ScriptedServer, nursery: trio.Nursery, autojump_clock: MockClock, capsys: Output
+) -> None:
+    nursery.start_soon(answered, server, "timeline", {"msg_id": "5", "registration_id": "r"}, COURSE)
+    assert await timeline(ScriptedAccess.to(server), "5", "r", None, as_json=False) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "msg_id 5 to device r, alias alice: fenced",
+        "  2027-01-15 17:00:00.000  accepted",
+        "  2027-01-15 17:00:00.007  sent (visit 3)",
+        "  2027-01-15 17:01:00.000  struck: fenced (visit 3)",
+    ]
+
+
+async def test_a_timeline_can_be_an_object_and_of_what_waits_for_an_alias(
+    server: ScriptedServer, nursery: trio.Nursery, autojump_clock: MockClock, capsys: Output
+) -> None:
+    course = {**COURSE, "registration_id": None, "events": []}
+    nursery.start_soon(answered, server, "timeline", {"msg_id": "5", "alias": "alice"}, course)
+    assert await timeline(ScriptedAccess.to(server), "5", None, "alice", as_json=True) == 0
+    assert json.loads(capsys.readouterr().out) == course
+
+
+@pytest.mark.parametrize(("registration_id", "alias"), [(None, None), ("r", "alice"), ("", None)])
+async def test_a_timeline_of_nobody_or_of_two_is_refused_before_anybody_is_asked(
+    server: ScriptedServer, registration_id: str | None, alias: str | None
+) -> None:
+    with pytest.raises(Invalid):
+        await timeline(ScriptedAccess.to(server), "5", registration_id, alias, as_json=False)
+    assert server.tries == []
+
+
+def test_a_timeline_names_the_device_or_the_alias() -> None:
+    assert timeline_lines(Timeline(msg_id="5", state="waiting", events=(), alias="a")) == [
+        "msg_id 5 to alias a: waiting"
+    ]
+    assert timeline_lines(Timeline(msg_id="5", state="sent", events=(), registration_id="r")) == [
+        "msg_id 5 to device r: sent"
+    ]
+
+
 @pytest.fixture
 async def pushed(access: Access) -> Any:
     """(msg_id, registration_id) of a push that waits for its only target; another device was none."""
@@ -62,6 +153,24 @@ async def test_report_prints_a_line_or_an_object(access: Access, pushed: Any, ca
     numbers = json.loads(last)
     assert numbers["waiting"] + numbers["sent"] == numbers["targets"] == 1
     assert numbers["fenced"] == 0
+
+
+async def test_a_push_is_recalled_from_the_real_server_and_its_course_tells(
+    access: Access, pushed: Any, capsys: Output
+) -> None:
+    msg_id, target, other = pushed
+    assert await recall(access, msg_id, as_json=False) == 0
+    assert await timeline(access, msg_id, target, None, as_json=True) == 0
+    assert await timeline(access, msg_id, target, None, as_json=False) == 0
+    line, course, head, *steps = capsys.readouterr().out.splitlines()
+    assert line == f"msg_id {msg_id}: 1 targets: 1 recalled"
+    assert json.loads(course)["state"] == "recalled"
+    assert head == f"msg_id {msg_id} to device {target}: recalled"
+    assert [step.split("  ")[-1] for step in (steps[0], steps[-1])] == ["accepted", "recalled"]
+    with pytest.raises(NoSuchMessage):
+        await recall(access, "123456789", as_json=False)
+    with pytest.raises(PushactorsError):
+        await timeline(access, msg_id, other, None, as_json=False)
 
 
 async def test_report_of_a_push_that_the_app_does_not_have(access: Access, capsys: Output) -> None:

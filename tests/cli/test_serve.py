@@ -19,6 +19,7 @@ from pushactors.domain.aliases import AliasFullPolicy
 from pushactors.errors import ConfigurationError, StoreBusy, StoreFenced
 from pushactors.node import AppPlan, DeviceLimits, Limits, NodePlan
 from pushactors.settings import (
+    AliasTokens,
     App,
     Configuration,
     Devices,
@@ -29,6 +30,7 @@ from pushactors.settings import (
     StoreKind,
     Tls,
 )
+from pushactors.stores.contract import RECEIPT_BYTES
 from pushactors.stores.memory import MemoryStore
 from pushactors.stores.sqlite import SqliteStore
 from pushactors.wire.ids import AppKey
@@ -115,12 +117,15 @@ def test_every_limit_of_an_app_arrives() -> None:
     policy = AliasFullPolicy.LONGEST_ABSENT
     app = App(
         app_key=AppKey("the-app"), master_secret="sixteen-is-enough", second_master_secret="seventeen-is-more",
-        alias_full=policy, pushes_per_s=6, requests_per_s=7, **numbers,
+        alias_full=policy, pushes_per_s=6, requests_per_s=7, receipts_max_bytes=3_400_000,
+        alias_tokens=AliasTokens.REQUIRED, **numbers,
     )  # fmt: skip
     assert app_plan(app) == AppPlan(
         app_key=AppKey("the-app"),
         secrets=("sixteen-is-enough", "seventeen-is-more"),
-        limits=Limits(alias_full=policy, **numbers),
+        limits=Limits(
+            alias_full=policy, receipts_kept=3_400_000 // RECEIPT_BYTES, needs_alias_tokens=True, **numbers
+        ),
         requests_per_s=7,
         pushes_per_s=6,
     )
@@ -130,7 +135,9 @@ def test_the_defaults_of_the_settings_are_those_of_the_rooms() -> None:
     plan = app_plan(APP)
     assert plan.limits == Limits()
     assert plan == AppPlan(APP.app_key, (APP.master_secret,), Limits())
-    assert {each.name for each in fields(Limits)} <= {each.name for each in fields(App)}
+    # Two of them are called and measured otherwise there.
+    names = {each.name for each in fields(Limits)} - {"receipts_kept", "needs_alias_tokens"}
+    assert names <= {each.name for each in fields(App)}
 
 
 def test_a_short_secret_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:

@@ -69,6 +69,11 @@ class Visit:
         """Sends them in one piece, so that they are read in one."""
         await self.stream.send_all(b"".join(FrameProtocol(False, []).send_data(frame.decode()) for frame in frames))
 
+    async def say_and_close(self, frame: bytes, code: int) -> None:
+        """The frame and the close frame in one piece, so that they are read in one."""
+        frames = FrameProtocol(False, [])
+        await self.stream.send_all(frames.send_data(frame.decode()) + frames.close(code))
+
     async def message(self, msg_id: int, alias: str | None = None) -> None:
         addressed = {} if alias is None else {"alias": alias}
         await self.tell(

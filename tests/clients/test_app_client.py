@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from base64 import b64encode
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -20,18 +21,24 @@ from pushactors import (
     PushactorsError,
     PushAnswer,
     RateLimited,
+    Recall,
     RemoteError,
     Report,
     Status,
     TagHolders,
+    Timeline,
+    TimelineEvent,
     TooLarge,
     Unauthorized,
     UnknownMethod,
 )
-from pushactors.wire.app import DeviceSet, PushParams, Waiting
+from pushactors.wire import tokens
+from pushactors.wire.answers import Waiting
+from pushactors.wire.app import DeviceSet, PushParams, TimelineOf
 from pushactors.wire.codec import structure
+from pushactors.wire.ids import Alias, RegistrationId
 from tests.clients.scripted import ScriptedServer, Visit
-from tests.clients.scripted_client import app_client
+from tests.clients.scripted_client import APP_URL, app_client
 
 ANSWER = {"msg_id": "5", "sendno": None, "targets": 3, "online": 1, "absent": 2}
 ALERT = {"alert": "x"}
@@ -60,6 +67,7 @@ async def test_a_wrong_secret_is_unauthorized_at_once_and_for_good(
 
 
 REPORT = {"msg_id": "5", "targets": 3, "waiting": 1, "sent": 0, "received": 2, "opened": 1}
+STEP = {"event": "sent", "at": 7, "visit": 3, "verdict": None}
 DEVICE = {"registration_id": "r", "platform": "ios", "alias": None, "tags": ["a"], "online": True, "last_seen_at": 7}
 CALLS: list[tuple[Callable[[AppClient], Awaitable[object]], str, dict[str, object], object, object]] = [
     (
@@ -78,6 +86,7 @@ CALLS: list[tuple[Callable[[AppClient], Awaitable[object]], str, dict[str, objec
             override_msg_id="4",
             sendno=7,
             cid="c",
+            deliver_within=30,
         ),
         "push",
         {
@@ -85,10 +94,50 @@ CALLS: list[tuple[Callable[[AppClient], Awaitable[object]], str, dict[str, objec
             "platform": ["ios", "web"],
             "message": {"msg_content": "c"},
             "cid": "c",
-            "options": {"time_to_live": 0, "override_msg_id": "4", "sendno": 7},
+            "options": {"time_to_live": 0, "override_msg_id": "4", "sendno": 7, "deliver_within": 30},
         },
         {**ANSWER, "sendno": 7},
         PushAnswer(msg_id="5", targets=3, online=1, absent=2, sendno=7),
+    ),
+    (
+        lambda app: app.push(audience={"alias": ["alice"]}, notification=ALERT, hold=True),
+        "push",
+        {"audience": {"alias": ["alice"]}, "platform": "all", "notification": ALERT, "options": {"hold": True}},
+        ANSWER,
+        PushAnswer(msg_id="5", targets=3, online=1, absent=2),
+    ),
+    (
+        lambda app: app.validate(audience={"alias": ["a"]}, notification=ALERT, deliver_within=1, hold=True),
+        "push.validate",
+        {
+            "audience": {"alias": ["a"]},
+            "platform": "all",
+            "notification": ALERT,
+            "options": {"deliver_within": 1, "hold": True},
+        },
+        {"targets": 3},
+        3,
+    ),
+    (
+        lambda app: app.recall("5"),
+        "push.recall",
+        {"msg_id": "5"},
+        {"recalled": 1, "on_the_way": 2, "received": 3, "settled": 4},
+        Recall(recalled=1, on_the_way=2, received=3, settled=4),
+    ),
+    (
+        lambda app: app.timeline("5", "r"),
+        "timeline",
+        {"msg_id": "5", "registration_id": "r"},
+        {"msg_id": "5", "registration_id": "r", "alias": None, "state": "sent", "events": [STEP]},
+        Timeline(msg_id="5", registration_id="r", state="sent", events=(TimelineEvent(event="sent", at=7, visit=3),)),
+    ),
+    (
+        lambda app: app.timeline("5", alias="alice"),
+        "timeline",
+        {"msg_id": "5", "alias": "alice"},
+        {"msg_id": "5", "alias": "alice", "state": "waiting", "events": []},
+        Timeline(msg_id="5", alias="alice", state="waiting", events=()),
     ),
     (
         lambda app: app.validate(audience="all", notification=ALERT),
@@ -193,6 +242,8 @@ async def test_every_method_says_what_it_means_and_returns_what_it_promises(
         assert request.params == params
         if method in ("push", "push.validate"):
             structure(PushParams, request.params)
+        if method == "timeline":
+            structure(TimelineOf, request.params)
         if method == "devices.set":
             structure(DeviceSet, request.params)
         await visit.answer(request, result)
@@ -206,6 +257,28 @@ async def test_clearing_tags_goes_without_editing_them(server: ScriptedServer, a
     async with app_client(server) as app:
         with pytest.raises(ValueError, match="clear_tags"):
             await app.set_device("r", clear_tags=True, add_tags=["a"])
+
+
+@pytest.mark.parametrize(
+    ("call", "path"),
+    [
+        (lambda app: app.push(audience={"alias": "alice"}, notification=ALERT), "audience.alias"),
+        (lambda app: app.validate(audience={"tag": ["t"], "tag_not": "u"}, notification=ALERT), "audience.tag_not"),
+        (lambda app: app.report("5"), "msg_ids"),
+        (lambda app: app.status("5", "device"), "registration_ids"),
+        (lambda app: app.presence("device"), "registration_ids"),
+        (lambda app: app.set_device("r", add_tags="vip"), "tags.add"),
+        (lambda app: app.set_device("r", remove_tags="vip"), "tags.remove"),
+    ],
+)
+async def test_a_name_is_no_list_of_its_letters(
+    server: ScriptedServer, autojump_clock: MockClock, call: Callable[[AppClient], Awaitable[object]], path: str
+) -> None:
+    async with app_client(server) as app:
+        with pytest.raises(Invalid) as caught:
+            await call(app)
+        assert caught.value.path == path
+        assert str(caught.value).startswith(f"{path} must be a list: ['")
 
 
 @pytest.mark.parametrize(
@@ -243,14 +316,14 @@ async def test_a_refusal_that_is_not_known_here_is_raised_too(
         visit = await server.visit()
         request = await visit.hear_request("tags.list")
         await visit.websocket.send_message(
-            f'{{"jsonrpc":"2.0","id":{request.id},"error":{{"code":1014,"message":"m","data":{{"name":"cursor_gone"}}}}}}'
+            f'{{"jsonrpc":"2.0","id":{request.id},"error":{{"code":1099,"message":"m","data":{{"name":"of_tomorrow"}}}}}}'
         )
 
     async with app_client(server) as app, trio.open_nursery() as nursery:
         nursery.start_soon(serve)
         with pytest.raises(RemoteError) as caught:
             await app.tags()
-        assert (caught.value.code, caught.value.name) == (1014, "cursor_gone")
+        assert (caught.value.code, caught.value.name) == (1099, "of_tomorrow")
 
 
 async def test_many_tasks_share_one_connection_and_each_gets_its_own_answer(
@@ -282,7 +355,7 @@ async def test_a_call_waits_for_a_connection_but_not_for_ever(
     server.is_down = True
     async with app_client(server, timeout_s=7) as app:
         began_at = trio.current_time()
-        with pytest.raises(Disconnected, match="7 s"):
+        with pytest.raises(Disconnected, match=rf"to {APP_URL} for 7 s: nobody listens\. Nothing was sent\.$"):
             await app.tags()
         assert trio.current_time() - began_at == pytest.approx(7)
 
@@ -332,6 +405,8 @@ async def test_a_call_that_only_reads_is_made_again(server: ScriptedServer, auto
         lambda app: app.set_device("r", alias="a"),
         lambda app: app.delete_device("r"),
         lambda app: app.delete_alias("a"),
+        # It would be right the second time, too; its numbers would not.
+        lambda app: app.recall("5"),
     ],
 )
 async def test_a_call_that_changes_something_is_not_made_twice(
@@ -366,3 +441,36 @@ async def test_leaving_the_block_fails_what_is_under_way(server: ScriptedServer,
 
 async def test_a_secret_does_not_show_in_a_traceback(server: ScriptedServer, autojump_clock: MockClock) -> None:
     assert "master" not in repr(vars(app_client(server)))
+
+
+# --- Tokens (C17) ------------------------------------------------------------------------------------------------
+
+
+async def test_a_token_is_made_without_a_connection(server: ScriptedServer) -> None:
+    began_at_s = time.time()
+    app = app_client(server)
+    for_any, for_one = app.alias_token("alice"), app.alias_token("张三", expires_in_s=60, registration_id="r")
+    assert tokens.read(for_any, ["master"], began_at_s + 3590) == tokens.Claims(Alias("alice"), None)
+    assert tokens.read(for_one, ["master"], began_at_s + 50) == tokens.Claims(Alias("张三"), RegistrationId("r"))
+    for text, later_s in ((for_any, 3600), (for_one, 60)):
+        with pytest.raises(Unauthorized):
+            tokens.read(text, ["master"], time.time() + later_s)
+    assert server.tries == []
+
+
+@pytest.mark.parametrize(
+    ("alias", "more", "path"),
+    [
+        ("", {}, "sub"),
+        ("a b", {}, "sub"),
+        ("alice", {"registration_id": ""}, "rid"),
+        ("alice", {"expires_in_s": 0}, "expires_in_s"),
+        ("alice", {"expires_in_s": -1}, "expires_in_s"),
+    ],
+)
+async def test_a_token_that_nobody_could_use_is_not_made(
+    server: ScriptedServer, alias: str, more: dict[str, Any], path: str
+) -> None:
+    with pytest.raises(Invalid) as caught:
+        app_client(server).alias_token(alias, **more)
+    assert caught.value.path == path

@@ -17,7 +17,8 @@ from pushactors import (
     Removed,
     TooFrequent,
 )
-from tests.clients.scripted import ScriptedServer, Visit
+from pushactors.wire.jsonrpc import note_frame, result_frame
+from tests.clients.scripted import ScriptedServer, Visit, no_threads
 from tests.clients.scripted_client import DEVICE_URL, device_client
 
 
@@ -61,6 +62,34 @@ async def test_leaving_the_block_says_goodbye_and_what_was_taken(
         await anext(device)
     assert await visit.hear_note() == ("received", "1")
     assert await visit.closed_with() == 1000
+
+
+async def test_leaving_the_block_waits_for_the_greeting_if_there_is_something_to_tell(
+    tmp_path: Path, server: ScriptedServer
+) -> None:
+    async with trio.open_nursery() as nursery:
+        async with device_client(server, identity=tmp_path / "id") as device:
+            await server.welcome()
+            await device.wait_connected()
+        async with device_client(server, identity=tmp_path / "id", alias="alice") as device:
+            visit = await server.visit()
+            request = await visit.hear_request("connect")
+            # The wish is answered, and to forget it takes until the block is being left.
+            blocked = no_threads()
+            blocked.__enter__()
+            result = {"registration_id": "device-1", "heartbeat": 30, "alias": "alice"}
+            message = {"msg_id": "1", "sent_at": 1, "expires_at": None}
+            await visit.say_at_once(result_frame(request.id, result), note_frame("message", message))
+            await anext(device)
+            device._take()
+
+            async def go_on() -> None:
+                await wait_all_tasks_blocked()
+                blocked.__exit__(None, None, None)
+
+            nursery.start_soon(go_on)
+        assert await visit.hear_note() == ("received", "1")
+        assert await visit.closed_with() == 1000
 
 
 async def test_the_blocks_own_error_comes_out_as_it_is(server: ScriptedServer, autojump_clock: MockClock) -> None:

@@ -1,24 +1,30 @@
 from __future__ import annotations
 
+import ssl
+from contextlib import suppress
+from pathlib import Path
+
 import pytest
 import trio
 from trio.testing import MockClock, memory_stream_pair
 
 from pushactors.clients.door import Door, HeardStream
 
+PEM = str(Path(__file__).parent.parent / "localhost.pem")
+
 
 @pytest.mark.parametrize(
-    ("url", "host", "resource"),
+    ("url", "host", "resource", "shown"),
     [
-        ("ws://127.0.0.1:8600/device", "127.0.0.1:8600", "/device"),
-        ("ws://example.com", "example.com", "/"),
-        ("wss://user@example.com/a?b=c", "example.com", "/a?b=c"),
-        ("ws://[::1]:8600/device", "[::1]:8600", "/device"),
+        ("ws://127.0.0.1:8600/device", "127.0.0.1:8600", "/device", "ws://127.0.0.1:8600/device"),
+        ("ws://example.com", "example.com", "/", "ws://example.com"),
+        ("wss://user:secret@example.com/a?b=c", "example.com", "/a?b=c", "wss://example.com/a"),
+        ("ws://[::1]:8600/device", "[::1]:8600", "/device", "ws://[::1]:8600/device"),
     ],
 )
-def test_a_url_says_where_and_what(url: str, host: str, resource: str) -> None:
+def test_a_url_says_where_and_what_and_is_shown_without_secrets(url: str, host: str, resource: str, shown: str) -> None:
     door = Door(url)
-    assert (door.host, door.resource) == (host, resource)
+    assert (door.host, door.resource, door.url) == (host, resource, shown)
 
 
 @pytest.mark.parametrize("url", ["http://example.com/", "example.com:8600", "ws:///device", ""])
@@ -74,5 +80,33 @@ async def test_a_door_behind_which_nobody_speaks_tls_says_so() -> None:
     async with listener, trio.open_nursery() as nursery:
         nursery.start_soon(hang_up)
         port = listener.socket.getsockname()[1]
-        with pytest.raises((OSError, trio.BrokenResourceError)):
+        with pytest.raises(OSError, match=r"(?i)eof|reset|closed") as caught:
+            await Door(f"wss://127.0.0.1:{port}/").open()
+        assert caught.value.__cause__ is not None
+
+
+@pytest.mark.parametrize("scheme", ["ws", "wss"])
+async def test_a_door_that_is_shut_says_what_the_system_said(scheme: str) -> None:
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = listener.socket.getsockname()[1]
+    await listener.aclose()
+    with pytest.raises(OSError, match=r"^Connection refused$"):
+        await Door(f"{scheme}://127.0.0.1:{port}/").open()
+
+
+async def test_a_server_that_nobody_trusts_is_said_to_be_that() -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(PEM)
+    (listener,) = await trio.open_ssl_over_tcp_listeners(0, context, host="127.0.0.1")
+
+    async def serve() -> None:
+        stream = await listener.accept()
+        with suppress(trio.BrokenResourceError):
+            await stream.do_handshake()
+        await trio.aclose_forcefully(stream)
+
+    async with listener, trio.open_nursery() as nursery:
+        nursery.start_soon(serve)
+        port = listener.transport_listener.socket.getsockname()[1]
+        with pytest.raises(OSError, match="certificate verify failed"):
             await Door(f"wss://127.0.0.1:{port}/").open()

@@ -48,3 +48,8 @@ def test_what_goes_wrong_names_the_file(tmp_path: Path) -> None:
         durable.append(lost, b"")
     with pytest.raises(IdentityUnusable, match=str(tmp_path)):
         durable.read(tmp_path)
+
+
+def test_what_goes_wrong_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(IdentityUnusable, match=r"cannot be used: .*[^.]\.$"):
+        durable.append(tmp_path / "file", b"")

@@ -274,6 +274,38 @@ def test_when_the_app_server_changes_the_alias_what_is_unshown_is_declined() -> 
     assert room.tell() == ([1], None)
 
 
+def test_a_recalled_message_is_not_shown_and_counts_as_taken_c22() -> None:
+    room = Room()
+    room.arrive(1, 2)
+    assert not room.inbox.recall("1")
+    assert room.inbox.is_owing
+    assert room.show() == 2
+    room.record()
+    assert room.inbox.recalls == ["1"]
+    assert room.tell() == ([], 1)
+    room.inbox.answered("1")
+    assert not room.inbox.is_owing
+
+
+def test_what_is_answered_is_not_named_again_c22() -> None:
+    room = Room()
+    room.arrive(1, 2)
+    room.inbox.recall("2")
+    room.record()
+    room.inbox.answered("2")
+    room.show()
+    room.take()
+    room.record()
+    assert room.tell() == ([], 1)
+
+
+def test_what_was_recalled_on_an_earlier_visit_is_answered_when_it_is_asked_again_c22() -> None:
+    room = Room()
+    room.inbox.recall("1")
+    room.inbox.end()
+    assert room.inbox.recalls == []
+
+
 @pytest.mark.parametrize("seed", range(200))
 def test_a_walk_shows_each_message_once_to_the_right_user_and_loses_none(seed: int) -> None:
     """Against a server that keeps what was neither received nor declined, and sends it again on each visit."""

@@ -4,10 +4,24 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from pushactors import ConnectionLost, DeviceEvent, Displaced, ProtocolBroken, PushactorsError, Removed, TurnedAway
+from pushactors import (
+    ConnectionLost,
+    DeviceEvent,
+    Disconnected,
+    Displaced,
+    ProtocolBroken,
+    PushactorsError,
+    RateLimited,
+    Removed,
+    TurnedAway,
+)
+from pushactors.clients.door import Door
+from pushactors.clients.line import Line
+from pushactors.clients.link import Ending, Link
 from pushactors.errors import Unauthorized
-from tests.clients.scripted import ScriptedServer
-from tests.clients.scripted_client import device_client, fixed
+from pushactors.wire.jsonrpc import Note
+from tests.clients.scripted import PATIENCE_S, ScriptedServer
+from tests.clients.scripted_client import DEVICE_URL, device_client, fixed
 
 
 def gaps(server: ScriptedServer) -> list[float]:
@@ -131,3 +145,102 @@ async def test_whoever_waits_for_a_link_gets_the_next_one_not_the_last(
         with trio.move_on_after(0.1) as scope:
             await device.get_tags()
         assert scope.cancelled_caught
+
+
+# --- Who waits no longer -----------------------------------------------------------------------------------------
+
+
+async def tell_nothing(line: Line) -> str:
+    with pytest.raises(Disconnected) as caught:
+        await line.wait_link_within(7)
+    return str(caught.value)
+
+
+class Stranger:
+    """An owner that says nothing, unless it is refused or cannot wait."""
+
+    def __init__(self, refusal: PushactorsError | None = None) -> None:
+        self.refusal = refusal
+        self.line: Line
+        self.ends_with: PushactorsError | None = None
+
+    async def greet(self, link: Link) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        if self.ends_with is not None:
+            self.line.end(self.ends_with)
+
+    def hear(self, note: Note) -> None:
+        pass
+
+    async def parted(self, ending: Ending, retry_after_s: float | None) -> None:
+        pass
+
+
+def line_to(server: ScriptedServer, owner: Stranger) -> Line:
+    owner.line = Line(Door(DEVICE_URL, None, None, server.open_stream), owner, fixed())
+    return owner.line
+
+
+async def test_whoever_waits_no_longer_is_told_where_the_line_leads_and_what_is_in_the_way(
+    server: ScriptedServer, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    server.is_down = True
+    line = line_to(server, Stranger())
+    nursery.start_soon(line.run)
+    began_at = trio.current_time()
+    sentence = f"There was no connection to {DEVICE_URL} for 7 s: nobody listens. Nothing was sent."
+    assert await tell_nothing(line) == sentence
+    assert trio.current_time() - began_at == pytest.approx(7)
+
+
+async def test_a_server_that_has_not_answered_yet_is_said_not_to_have(
+    server: ScriptedServer, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    line = line_to(server, Stranger())
+    nursery.start_soon(line.run)
+    assert "for 7 s: it has not answered yet. " in await tell_nothing(line)
+
+
+async def test_what_is_in_the_way_may_be_a_refusal_or_a_goodbye(
+    server: ScriptedServer, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    owner = Stranger(RateLimited("Too many of you.", 100))
+    line = line_to(server, owner)
+    nursery.start_soon(line.run)
+    await server.visit()
+    assert "for 7 s: Too many of you. Nothing was sent." in await tell_nothing(line)
+    owner.refusal = None
+    visit = await server.visit()
+    await line.wait_link()
+    await visit.tell("goodbye", {"reason": "drain", "retry_after": 100})
+    await visit.close(1001)
+    await wait_all_tasks_blocked()
+    assert "for 7 s: drain. Nothing was sent." in await tell_nothing(line)
+
+
+async def test_a_line_that_has_a_link_gives_it_and_one_that_has_ended_says_why(
+    server: ScriptedServer, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    line = line_to(server, Stranger())
+    nursery.start_soon(line.run)
+    await server.visit()
+    assert await line.wait_link_within(7) is line.link
+    line.end(TurnedAway("enough", 4999))
+    with pytest.raises(TurnedAway, match="enough"):
+        await line.wait_link_within(7)
+
+
+async def test_a_line_that_is_ended_while_it_greets_has_ended(
+    server: ScriptedServer, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    owner = Stranger()
+    owner.ends_with = TurnedAway("enough", 4999)
+    line = line_to(server, owner)
+    with trio.fail_after(PATIENCE_S):
+        async with trio.open_nursery() as running:
+            running.start_soon(line.run)
+            await server.visit()
+    assert line.link is None
+    with pytest.raises(TurnedAway, match="enough"):
+        line.check()

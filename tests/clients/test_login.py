@@ -8,7 +8,17 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from pushactors import AliasFull, DeviceClient, IdentityUnusable, Invalid, PushactorsError, RateLimited, TooFrequent
+from pushactors import (
+    AliasFull,
+    DeviceClient,
+    IdentityUnusable,
+    Invalid,
+    PushactorsError,
+    RateLimited,
+    TooFrequent,
+    Unauthorized,
+)
+from pushactors.wire.jsonrpc import error_frame
 from tests.clients.scripted import ScriptedServer, Visit, no_threads
 from tests.clients.scripted_client import device_client
 
@@ -185,7 +195,11 @@ async def test_giving_up_waiting_is_not_giving_up_the_wish(server: ScriptedServe
         assert device.alias == "bob"
 
 
-@pytest.mark.parametrize("refusal", [AliasFull("no"), Invalid("no", "alias")], ids=repr)
+@pytest.mark.parametrize(
+    "refusal",
+    [AliasFull("no"), Invalid("no", "alias"), Unauthorized("no", "alias_token"), Invalid("no", "alias_token")],
+    ids=repr,
+)
 async def test_an_alias_refused_in_the_greeting_is_raised_to_whoever_awaits_it(
     server: ScriptedServer, autojump_clock: MockClock, refusal: PushactorsError
 ) -> None:
@@ -322,3 +336,103 @@ async def test_a_change_by_the_app_server_declines_what_was_for_whoever_it_was(
         assert (await anext(device)).msg_id == "2"
         assert await visit.hear_note() == ("declined", "1")
         assert device.alias == "bob"
+
+
+# --- Signed aliases (C17) --------------------------------------------------------------------------------------
+
+
+async def test_a_token_goes_with_the_wish_c17(tmp_path: Path, server: ScriptedServer) -> None:
+    path = tmp_path / "id"
+    async with device_client(server, identity=path, alias="bob", alias_token="of bob") as device:
+        visit = await server.visit()
+        params = await visit.welcome("bob")
+        assert (params["alias"], params["alias_token"]) == ("bob", "of bob")
+        await device.wait_connected()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(device.set_alias, "carol", "of carol")
+            request = await visit.hear_request("alias.set")
+            assert request.params == {"alias": "carol", "alias_token": "of carol"}
+            nursery.cancel_scope.cancel()
+    async with device_client(server, identity=path) as device:
+        visit = await server.visit()
+        params = await visit.welcome("carol")
+        assert (params["alias"], params["alias_token"]) == ("carol", "of carol")
+        await device.wait_connected()
+        await visit.vanish()
+        visit = await server.visit()
+        assert not {"alias", "alias_token"} & (await visit.welcome("carol")).keys()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(device.clear_alias)
+            await confirm(visit, None)
+    assert "of carol" not in path.read_text()
+
+
+async def test_an_alias_without_a_token_is_told_without_one_c17(server: ScriptedServer) -> None:
+    async with device_client(server, alias="bob"):
+        visit = await server.visit()
+        assert "alias_token" not in await visit.welcome("bob")
+
+
+@pytest.mark.parametrize("alias", [None, ""])
+async def test_a_token_comes_with_its_alias_c17(server: ScriptedServer, alias: str | None) -> None:
+    with pytest.raises(Invalid, match="comes with its alias"):
+        device_client(server, alias=alias, alias_token="of bob")
+
+
+async def test_a_token_does_not_show_in_a_traceback(server: ScriptedServer, autojump_clock: MockClock) -> None:
+    async with device_client(server, alias="bob", alias_token="hush") as device:
+        assert "hush" not in repr(device._visitor.wishes.last)
+
+
+async def test_a_token_that_the_server_refuses_is_raised_by_name_c17(
+    server: ScriptedServer, autojump_clock: MockClock
+) -> None:
+    async with device_client(server) as device:
+        visit = await server.welcome("alice")
+
+        async def ask() -> None:
+            with pytest.raises(Unauthorized) as caught:
+                await device.set_alias("bob", "of carol")
+            assert caught.value.path == "alias_token"
+
+        async with meanwhile(ask):
+            await visit.refuse(await visit.hear_request("alias.set"), Unauthorized("no", "alias_token"))
+        assert device.alias == "alice"
+        assert device.connected
+
+
+async def test_wrong_credentials_of_the_device_are_not_a_refusal_of_its_alias_c17(
+    server: ScriptedServer, autojump_clock: MockClock
+) -> None:
+    async with device_client(server, alias="bob", alias_token="of bob") as device:
+        visit = await server.visit()
+        await visit.refuse(await visit.hear_request("connect"), Unauthorized("The device_secret does not fit."))
+        with pytest.raises(Unauthorized, match="device_secret"):
+            await anext(device)
+
+
+@pytest.mark.parametrize(("refusal", "code"), [(Unauthorized("no", "alias_token"), 4501), (AliasFull("no"), 4502)])
+async def test_a_refusal_of_the_alias_is_dealt_with_although_the_server_closes_behind_it(
+    tmp_path: Path, server: ScriptedServer, refusal: PushactorsError, code: int
+) -> None:
+    """As the server does: the answer and the close frame, in one piece."""
+    async with device_client(server, identity=tmp_path / "id") as device, trio.open_nursery() as nursery:
+        visit = await server.welcome("alice")
+        await device.wait_connected()
+
+        async def ask() -> None:
+            with pytest.raises(type(refusal), match="no"):
+                await device.set_alias("bob", "of carol")
+
+        nursery.start_soon(ask)
+        await visit.hear_request("alias.set")
+        await visit.vanish()
+        visit = await server.visit()
+        request = await visit.hear_request("connect")
+        with no_threads():
+            await visit.say_and_close(error_frame(request.id, refusal), code)
+            await wait_all_tasks_blocked()
+        visit = await server.visit()
+        assert "alias" not in await visit.welcome("alice")
+        await device.wait_connected()
+    assert b'"bob"' not in (tmp_path / "id").read_bytes()

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from pushactors import IdentityUnusable
 from pushactors.clients.scribe import BUNDLE, BUNDLE_S
 from tests.clients.scripted import ScriptedServer
 from tests.clients.scripted_client import device_client
@@ -84,3 +87,28 @@ async def test_what_is_in_hand_is_acknowledged_on_the_visit_on_which_it_is_taken
         await wait_all_tasks_blocked()
         await device.acknowledge(message)
         assert await visit.hear_note() == ("received", "1")
+
+
+async def test_who_waits_for_an_acknowledgement_does_not_wait_for_a_bundle(
+    server: ScriptedServer, autojump_clock: MockClock
+) -> None:
+    async with device_client(server) as device:
+        visit = await server.welcome()
+        for msg_id in range(1, BUNDLE):
+            await visit.message(msg_id)
+        await wait_all_tasks_blocked()
+        began_at = trio.current_time()
+        for msg_id in range(1, BUNDLE):
+            await device.acknowledge(await anext(device))
+            assert await visit.hear_note() == ("received", str(msg_id))
+        assert trio.current_time() == began_at
+
+
+async def test_who_waits_for_what_cannot_be_recorded_hears_why(tmp_path: Path, server: ScriptedServer) -> None:
+    async with device_client(server, identity=tmp_path / "id") as device:
+        visit = await server.welcome()
+        await visit.message(1)
+        message = await anext(device)
+        (tmp_path / "id.shown").unlink()
+        with pytest.raises(IdentityUnusable, match=r"id\.shown"):
+            await device.acknowledge(message)

@@ -23,7 +23,7 @@ from pushactors import (
     Unauthorized,
 )
 from pushactors.errors import InternalError
-from pushactors.wire.jsonrpc import note_frame, result_frame
+from pushactors.wire.jsonrpc import error_frame, note_frame, result_frame
 from tests.clients.scripted import ScriptedServer, no_threads
 from tests.clients.scripted_client import device_client, fixed
 
@@ -183,7 +183,7 @@ async def test_what_a_later_server_may_announce_is_passed_over(
 ) -> None:
     async with device_client(server) as device:
         visit = await server.welcome()
-        await visit.tell("recall", {"msg_id": "1"})
+        await visit.tell("news", {"of": "1"})
         await visit.message(2)
         assert (await anext(device)).msg_id == "2"
 
@@ -246,3 +246,52 @@ async def test_messages_right_behind_the_answer_belong_to_the_visit(
         message = {"msg_id": "1", "sent_at": 1, "expires_at": None, "alias": "alice"}
         await visit.say_at_once(result_frame(request.id, result), note_frame("message", message))
         assert (await anext(device)).msg_id == "1"
+
+
+async def test_what_happens_on_a_visit_is_heard_of_after_its_beginning(tmp_path: Path, server: ScriptedServer) -> None:
+    events: list[DeviceEvent] = []
+    async with device_client(server, identity=tmp_path / "id", on_event=events.append) as device:
+        visit = await server.visit()
+        request = await visit.hear_request("connect")
+        result = {"registration_id": "r", "device_secret": "s", "heartbeat": 30, "alias": "alice"}
+        with no_threads():
+            await visit.say_at_once(result_frame(request.id, result), note_frame("alias", {"alias": "bob"}))
+            await wait_all_tasks_blocked()
+            assert device.alias == "bob"
+            assert events == []
+        await device.wait_connected()
+        assert events == [Connected("r", "alice", 0), AliasChanged("bob")]
+
+
+async def test_what_happened_on_a_visit_that_did_not_begin_is_not_heard_of(
+    tmp_path: Path, server: ScriptedServer
+) -> None:
+    events: list[DeviceEvent] = []
+    async with device_client(server, identity=tmp_path / "id", on_event=events.append):
+        visit = await server.visit()
+        request = await visit.hear_request("connect")
+        result = {"registration_id": "r", "device_secret": "s", "heartbeat": 30, "alias": "alice"}
+        with no_threads():
+            await visit.say_at_once(result_frame(request.id, result), note_frame("alias", {"alias": "bob"}))
+            await wait_all_tasks_blocked()
+            await visit.close(4500, "displaced")
+            await wait_all_tasks_blocked()
+    assert events == [ConnectionLost("displaced", 4500, None)]
+
+
+async def test_a_registration_that_is_gone_is_forgotten_although_the_server_closes_behind_it(
+    tmp_path: Path, server: ScriptedServer
+) -> None:
+    path = tmp_path / "id"
+    async with device_client(server, identity=path) as device:
+        await server.welcome()
+        await device.wait_connected()
+    async with device_client(server, identity=path) as device:
+        visit = await server.visit()
+        request = await visit.hear_request("connect")
+        with no_threads():
+            await visit.say_and_close(error_frame(request.id, NoSuchDevice("gone")), 4501)
+            await wait_all_tasks_blocked()
+        with pytest.raises(NoSuchDevice):
+            await anext(device)
+    assert b"device-1" not in path.read_bytes()

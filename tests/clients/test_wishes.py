@@ -59,14 +59,15 @@ def test_what_could_not_be_kept_was_never_wished() -> None:
     wishes = Wishes()
     wishes.withdraw(wishes.make("b", is_awaited=True))
     assert not wishes
-    assert wishes.alias is None
+    assert wishes.last is None
 
 
 def test_the_file_holds_the_last_wish() -> None:
     wishes = Wishes()
     kept(wishes, "b")
     wishes.make("", is_awaited=False)
-    assert wishes.alias == ""
+    assert wishes.last is not None
+    assert wishes.last.alias == ""
 
 
 @pytest.mark.parametrize(
@@ -88,3 +89,34 @@ def test_a_message_is_for_whoever_all_wishes_name(wanted: list[str], alias: str 
     for each in wanted:
         kept(wishes, each)
     assert wishes.permit(alias) == is_permitted
+
+
+def test_what_was_left_open_sets_nothing_free_c14() -> None:
+    wishes = Wishes()
+    b, c = kept(wishes, "b"), kept(wishes, "c")
+    error = AliasFull("full")
+    wishes.leave_open(b, error)
+    assert b.error is error
+    assert wishes.last is c
+    wishes.grant(c)
+    assert not wishes.permit("c")
+    assert wishes.permit("b")
+    assert wishes.permit(None)
+    kept(wishes, "d")
+    wishes.leave_all_open(error)
+    assert not wishes
+    assert not wishes.permit("b")
+    wishes.leave_all_open(error)
+
+
+@pytest.mark.parametrize(
+    ("alias", "token", "params"),
+    [
+        ("b", "t", {"alias": "b", "alias_token": "t"}),
+        ("b", None, {"alias": "b"}),
+        ("b", "", {"alias": "b"}),
+        ("", "t", {"alias": ""}),
+    ],
+)
+def test_a_token_is_told_with_an_alias_only_c17(alias: str, token: str | None, params: dict[str, object]) -> None:
+    assert Wishes().make(alias, is_awaited=True, token=token).params() == params

@@ -8,12 +8,14 @@ import pytest
 
 from pushactors.domain.credentials import (
     REGISTRATION_ID_BYTES,
+    AliasPermit,
     device_secret,
     install_digest,
     is_same,
     registration_id,
 )
-from pushactors.wire.ids import REGISTRATION_ID_CHARS, AppKey, RegistrationId
+from pushactors.errors import Unauthorized
+from pushactors.wire.ids import REGISTRATION_ID_CHARS, Alias, AppKey, RegistrationId
 
 SECRET = bytes(range(32))
 APP, OTHER_APP = AppKey("app"), AppKey("other")
@@ -92,3 +94,32 @@ def test_an_install_key_may_be_any_printable_text() -> None:
 
 def test_two_install_keys_that_read_alike_when_joined_are_kept_apart() -> None:
     assert install_digest(AppKey("a"), "bc" * 8) != install_digest(AppKey("ab"), "c" + "bc" * 7)
+
+
+# --- Permits ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("of", [None, DEVICE])
+def test_a_permit_is_good_for_its_alias_on_its_device_or_on_any(of: RegistrationId | None) -> None:
+    """C17, law 4."""
+    AliasPermit(Alias("alice"), of).check(Alias("alice"), DEVICE)
+
+
+def test_a_permit_for_any_device_is_good_for_one_that_has_no_id_yet() -> None:
+    """C17: a device that is just registering."""
+    AliasPermit(Alias("alice"), None).check(Alias("alice"), None)
+
+
+@pytest.mark.parametrize("device", [None, OTHER_DEVICE])
+def test_a_permit_for_one_device_is_no_good_for_another(device: RegistrationId | None) -> None:
+    """C17: nor for one that is just registering."""
+    with pytest.raises(Unauthorized, match="another device") as refused:
+        AliasPermit(Alias("alice"), DEVICE).check(Alias("alice"), device)
+    assert refused.value.path == "alias_token"
+
+
+@pytest.mark.parametrize("alias", ["bob", "Alice", "alice ", ""])
+def test_a_permit_for_one_alias_is_no_good_for_another(alias: str) -> None:
+    """C17: to the letter."""
+    with pytest.raises(Unauthorized, match="another alias"):
+        AliasPermit(Alias("alice"), None).check(Alias(alias), DEVICE)

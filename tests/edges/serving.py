@@ -7,6 +7,7 @@ depends on how long something takes: `LIMIT_S` only turns a test that would wait
 from __future__ import annotations
 
 import base64
+import hmac
 import resource
 import secrets
 import socket
@@ -21,6 +22,7 @@ from typing import Any
 
 import orjson
 import trio
+import trio.testing
 from wsproto.frame_protocol import FrameProtocol, Opcode
 
 from pushactors.actors.tenant import Limits
@@ -53,7 +55,8 @@ class Refusal(Exception):
         self.name: str = error["data"]["name"]
         self.path: str | None = error["data"].get("path")
         self.retry_after: int | None = error["data"].get("retry_after")
-        assert error["data"].keys() <= {"name", "path", "retry_after"}, error
+        self.oldest: str | None = error["data"].get("oldest")
+        assert error["data"].keys() <= {"name", "path", "retry_after", "oldest"}, error
 
 
 class Ended(Exception):
@@ -84,6 +87,19 @@ async def until_true(ask: Callable[[], Awaitable[bool]], what: str = "this", wit
 def resident_bytes() -> int:
     """What the process has of the machine's memory now."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def alias_token(
+    claims: dict[str, Any], secret: str = "secret-of-the-app", alg: str = "HS256", digest: str = "sha256"
+) -> str:
+    """A JWT as any other program makes it: nothing of ours has a part in it."""
+
+    def part(data: bytes) -> str:
+        return base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+    signed = f"{part(orjson.dumps({'alg': alg, 'typ': 'JWT'}))}.{part(orjson.dumps(claims))}"
+    signature = b"" if alg == "none" else hmac.digest(secret.encode(), signed.encode(), digest)
+    return f"{signed}.{part(signature)}"
 
 
 def basic(key: str, secret: str) -> dict[str, str]:
@@ -430,6 +446,50 @@ class AppServer(Peer):
             return not presence[device.id]["online"]
 
         await until_true(is_so, "the device's absence")
+
+    # --- Receipts ----------------------------------------------------------------------------------------------------
+
+    async def subscribe(self, **params: object) -> str:
+        """The cursor behind which the receipts begin. Raises `Refusal`."""
+        answer = await self.call("receipts.subscribe", **params)
+        assert answer.keys() == {"cursor"}
+        return str(answer["cursor"])
+
+    async def hear_frame(self) -> list[dict[str, Any]]:
+        """The receipts of the next message, which must be a frame of them. Checked: each has its members, and their
+        cursors are consecutive."""
+        params = await self.hear_note("receipts")
+        assert params.keys() == {"events", "cursor"}, params.keys()
+        events: list[dict[str, Any]] = params["events"]
+        assert 1 <= len(events) <= 4_000
+        first = int(events[0]["cursor"])
+        assert [each["cursor"] for each in events] == [str(first + place) for place in range(len(events))]
+        assert params["cursor"] == events[-1]["cursor"]
+        for each in events:
+            extra = {"alias"} if each["registration_id"] is None else set()
+            extra |= {"reason"} if each["event"] == "overdue" else set()
+            assert each.keys() == {"cursor", "msg_id", "registration_id", "event", "at"} | extra, each
+        return events
+
+    async def hear_receipts(self, count: int, acknowledges: bool = True) -> list[dict[str, Any]]:
+        """So many receipts, in however many frames, without a gap."""
+        events: list[dict[str, Any]] = []
+        while len(events) < count:
+            frame = await self.hear_frame()
+            assert not events or int(frame[0]["cursor"]) == int(events[-1]["cursor"]) + 1
+            events += frame
+            if acknowledges:
+                await self.call("receipts.ack", cursor=frame[-1]["cursor"])
+        assert len(events) == count, events
+        return events
+
+    async def quiet(self) -> None:
+        """Nothing has come that was not asked for, though whatever is under way had its time."""
+        await self.call("tags.list")
+        await trio.testing.wait_all_tasks_blocked(0.02)
+        await self.ping()
+        assert not self.kept, self.kept
+        assert not self._came, self._came
 
 
 def adding_up(report: dict[str, Any]) -> dict[str, Any]:

@@ -792,3 +792,67 @@ async def test_sessions_of_one_app_share_what_it_has(house: House) -> None:
     pushed = await one.push("all")
     assert (await two.report(pushed["msg_id"]))["targets"] == 1
     assert len(house.node._app_endpoint) == 2
+
+
+# --- What came with receipts (C20 to C22) ------------------------------------------------------------------------
+
+
+async def test_what_has_to_do_with_receipts_counts_as_requests() -> None:
+    async with serving(apps=app_plans(requests_per_s=3)) as house:
+        app = await house.app()
+        batch = [
+            app.request("receipts.subscribe", {"consumer": "x"}),
+            app.request("receipts.ack", {"cursor": "0"}),
+            app.request("receipts.unsubscribe"),
+            app.request("receipts.subscribe", {"consumer": "y"}),
+        ]
+        await app.say(batch)
+        answers = await app.hear()
+        assert ["error" in each for each in answers] == [False, False, False, True]
+        refusal = Refusal(answers[3]["error"])
+        assert (refusal.code, refusal.name) == (2002, "rate_limited")
+        assert refusal.retry_after
+
+
+async def test_a_batch_may_push_recall_and_look_in_its_order(house: House, app: AppServer) -> None:
+    device = await house.absent()
+    earlier = await app.push_alert("a", device)
+    to_it = {"registration_id": [device.id]}
+    batch = [
+        app.request("timeline", {"msg_id": earlier, "registration_id": device.id}),
+        app.request("push", {"audience": to_it, "notification": HELLO, "options": {"override_msg_id": earlier}}),
+        app.request("timeline", {"msg_id": earlier, "registration_id": device.id}),
+        app.request("push.recall", {"msg_id": earlier}),
+        app.request("push", {"audience": {"alias": ["U"]}, "notification": HELLO, "options": {"hold": True}}),
+        app.request("devices.set", {"registration_id": device.id, "alias": "U"}),
+        app.request("report", {"msg_ids": [earlier]}),
+    ]
+    await app.say(batch)
+    answers = await app.hear()
+    assert [each["id"] for each in answers] == [each["id"] for each in batch]
+    results = [result_of(each) for each in answers]
+    assert results[0]["state"] == "waiting"
+    assert results[2]["state"] == "replaced"
+    assert results[3] == {"recalled": 0, "on_the_way": 0, "received": 0, "settled": 1}
+    assert [each["msg_id"] for each in results[5]["mailbox"]] == [results[1]["msg_id"], results[4]["msg_id"]]
+    assert results[6][0]["replaced"] == 1
+
+
+async def test_a_recall_counts_what_was_acknowledged_just_before_it() -> None:
+    store = StubbornStore()
+    async with serving(store=store) as house:
+        app, device = await house.app(), await house.device()
+        pushed = await app.push_alert("a", device)
+        await device.hear_message()
+        store.hold()
+        await device.note("received", msg_id=pushed)
+        await until(lambda: house.rows_ahead() > 0)
+        asked = app.request("push.recall", {"msg_id": pushed})
+        await app.say(asked)
+        with trio.move_on_after(0.1):
+            app.kept.append(await app.hear())
+        assert not app.kept
+        store.go_on()
+        split = result_of(await app.answer_to(asked))
+        assert split == {"recalled": 0, "on_the_way": 0, "received": 1, "settled": 0}
+        assert await device.hear_note("recall") == {"msg_id": pushed}

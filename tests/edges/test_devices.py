@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
@@ -20,11 +21,15 @@ from tests.edges.serving import (
     APP,
     LIMIT_S,
     OTHER,
+    SECRET,
     AppServer,
     Device,
     House,
     Refusal,
     StubbornStore,
+    Wall,
+    alias_token,
+    app_plans,
     frame,
     serving,
     text,
@@ -284,7 +289,7 @@ MANY_TAGS = [f"t{number}" for number in range(101)]
         ({"app_key": APP, "tags": ["a", 5]}, "tags[1]"),
         ({"app_key": APP, "tags": ["x" * 41]}, "tags[0]"),
         ({"app_key": APP, "tags": MANY_TAGS}, "tags"),
-        ({"app_key": APP, "alias_token": "x"}, "alias_token"),
+        ({"app_key": APP, "alias_token": 7}, "alias_token"),
         ({"app_key": APP, "appkey": "x"}, "appkey"),
         ({}, "app_key"),
     ],
@@ -804,3 +809,170 @@ async def test_a_device_that_leaves_before_its_answer_is_absent_afterwards() -> 
             while not await is_absent():  # noqa: ASYNC110
                 await trio.sleep(0.01)
         assert (await app.push({"alias": ["A"]}))["absent"] == 1
+
+
+# --- Signed aliases (C17) ----------------------------------------------------------------------------------------
+
+SECOND = "the second secret of the app"
+
+
+def demanding(wall: Wall | None = None) -> AbstractAsyncContextManager[House]:
+    """An app that demands alias tokens, and has two master secrets; the other app demands nothing."""
+    wall = wall if wall is not None else Wall()
+    return serving(apps=app_plans(Limits(needs_alias_tokens=True), secrets=(SECRET, SECOND)), wall=wall)
+
+
+def in_an_hour(wall: Wall, **claims: object) -> dict[str, Any]:
+    return {"sub": "A", "exp": wall() // 1000 + 3_600, **claims}
+
+
+def bad_tokens(wall: Wall, device: str) -> dict[str, str | None]:
+    """Whatever is no good for alias A on that device."""
+    good = in_an_hour(wall)
+    head, claims, signature = alias_token(good).split(".")
+    now_s = wall() // 1000
+    return {
+        "none": None,
+        "empty": "",
+        "no token": "x",
+        "dots": "..",
+        "two parts": f"{head}.{claims}",
+        "four parts": f"{head}.{claims}.{signature}.{signature}",
+        "unsigned": f"{head}.{claims}.",
+        "other claims": f"{head}.{alias_token({**good, 'sub': 'B'}).split('.')[1]}.{signature}",
+        "alg none": alias_token(good, alg="none"),
+        "alg None, signed": alias_token(good, alg="none").rpartition(".")[0] + f".{signature}",
+        "HS512": alias_token(good, alg="HS512", digest="sha512"),
+        "RS256 in name": alias_token(good, alg="RS256"),
+        "other secret": alias_token(good, "secret-of-the-other"),
+        "no secret": alias_token(good, ""),
+        "app key as secret": alias_token(good, APP),
+        "expired": alias_token({**good, "exp": now_s - 1}),
+        "expires now": alias_token({**good, "exp": now_s}),
+        "not yet": alias_token({**good, "nbf": now_s + 600}),
+        "no exp": alias_token({"sub": "A"}),
+        "exp as text": alias_token({**good, "exp": str(now_s + 600)}),
+        "exp true": alias_token({**good, "exp": True}),
+        "no sub": alias_token({"exp": good["exp"]}),
+        "other alias": alias_token({**good, "sub": "B"}),
+        "empty alias": alias_token({**good, "sub": ""}),
+        "alias in other letters": alias_token({**good, "sub": "a"}),
+        "other device": alias_token({**good, "rid": NO_SUCH_ID}),
+        "rid null": alias_token({**good, "rid": None}),
+        "rid in capitals": alias_token({**good, "rid": device.upper()}),
+        "audience": alias_token({**good, "aud": "somebody else"}),
+        "too long": alias_token({**good, "more": "x" * 5_000}),
+        "no object": alias_token([good]),  # type: ignore[arg-type]
+    }
+
+
+async def refused_to_connect(house: House, **params: Any) -> Refusal:
+    """The refusal of a `connect`; the close code behind it."""
+    visitor = await house.visitor()
+    with pytest.raises(Refusal) as refusal:
+        await visitor.connect(app_key=APP, **params)
+    assert (await visitor.hear_end()).code == (4501 if refusal.value.code == 1004 else 4502)
+    return refusal.value
+
+
+async def test_where_tokens_are_demanded_a_good_one_logs_in() -> None:
+    wall = Wall()
+    async with demanding(wall) as house:
+        device = await house.device(alias="A", alias_token=alias_token(in_an_hour(wall)))
+        assert device.welcome["alias"] == "A"
+        # Signed with the second secret, and for that device only.
+        token = alias_token(in_an_hour(wall, sub="B", rid=device.id), SECOND)
+        device = await house.back(device, alias="B", alias_token=token)
+        assert device.welcome["alias"] == "B"
+        # What else is in it is the app server's own affair.
+        token = alias_token(in_an_hour(wall, sub="中", nbf=wall() // 1000 - 5, iss="x", iat=1.5, more={"a": [1]}))
+        assert (await house.back(device, alias="中", alias_token=token)).welcome["alias"] == "中"
+
+
+async def test_what_is_no_good_is_refused_and_nothing_has_changed() -> None:
+    wall = Wall()
+    async with demanding(wall) as house:
+        app = await house.app()
+        device = await house.device(alias="O", alias_token=alias_token(in_an_hour(wall, sub="O")), tags=["x"])
+        pushed = await app.push_alert("a", device)
+        assert (await device.hear_message())["msg_id"] == pushed
+        back = {"registration_id": device.id, "device_secret": device.secret}
+        for what, token in bad_tokens(wall, device.id).items():
+            shown = {} if token is None else {"alias_token": token}
+            for credentials in ({}, {"install_key": "an-install-key"}, back):
+                refusal = await refused_to_connect(house, alias="A", tags=["y"], **credentials, **shown)
+                assert (refusal.code, refusal.name, refusal.path) == (1004, "unauthorized", "alias_token"), what
+                assert refusal.message.endswith(".")
+                assert len(refusal.message) < 300
+        assert await registered(house) == 1
+        found = await app.call("devices.get", registration_id=device.id)
+        assert (found["alias"], found["tags"], found["online"]) == ("O", ["x"], True)
+        await device.quiet()
+        assert await device.call("alias.get") == {"alias": "O"}
+
+
+async def test_clearing_and_keeping_need_no_token() -> None:
+    wall = Wall()
+    async with demanding(wall) as house:
+        assert (await house.device()).welcome["alias"] is None
+        assert (await house.device(alias="")).welcome["alias"] is None
+        device = await house.device(alias="A", alias_token=alias_token(in_an_hour(wall)))
+        ways: list[dict[str, Any]] = [{}, {"alias": "A"}, {"alias": "A", "alias_token": "nonsense"}]
+        for shown in ways:
+            assert (await house.back(device, **shown)).welcome["alias"] == "A"
+        assert (await house.back(device, alias="", alias_token="nonsense")).welcome["alias"] is None
+        # Now it has none to keep.
+        credentials = {"registration_id": device.id, "device_secret": device.secret}
+        assert (await refused_to_connect(house, alias="A", **credentials)).code == 1004
+
+
+async def test_a_token_for_one_device_is_no_good_for_one_that_registers() -> None:
+    wall = Wall()
+    async with demanding(wall) as house:
+        token = alias_token(in_an_hour(wall, rid=NO_SUCH_ID))
+        assert (await refused_to_connect(house, alias="A", alias_token=token)).code == 1004
+        device = await house.device(install_key="an-install-key")
+        token = alias_token(in_an_hour(wall, rid=device.id))
+        # The same install key is the same device, which has an id.
+        again = await house.device(install_key="an-install-key", alias="A", alias_token=token)
+        assert (again.id, again.welcome["alias"]) == (device.id, "A")
+        other = await house.device()
+        credentials = {"registration_id": other.id, "device_secret": other.secret}
+        assert (await refused_to_connect(house, alias="A", alias_token=token, **credentials)).code == 1004
+
+
+async def test_a_wrong_secret_is_not_healed_by_a_token() -> None:
+    wall = Wall()
+    async with demanding(wall) as house:
+        device = await house.device()
+        refusal = await refused_to_connect(
+            house,
+            registration_id=device.id,
+            device_secret=NO_SECRET,
+            alias="A",
+            alias_token=alias_token(in_an_hour(wall)),
+        )
+        assert (refusal.code, refusal.path) == (1004, None)
+
+
+async def test_a_token_of_one_app_is_no_good_for_another() -> None:
+    wall = Wall()
+    async with demanding(wall) as house:
+        other = await house.device(app_key=OTHER, alias="A", alias_token="nonsense")
+        assert other.welcome["alias"] == "A"
+        token = alias_token(in_an_hour(wall), "secret-of-the-other")
+        assert (await refused_to_connect(house, alias="A", alias_token=token)).code == 1004
+
+
+async def test_where_no_token_is_demanded_one_that_comes_is_not_looked_at(house: House) -> None:
+    for token in ("", "nonsense", "x" * 5_000, alias_token({"sub": "B", "exp": 0})):
+        assert (await house.device(alias="A", alias_token=token)).welcome["alias"] == "A"
+        assert (await house.device(alias_token=token)).welcome["alias"] is None
+
+
+async def test_from_when_tokens_are_demanded_they_are() -> None:
+    async with serving() as house:
+        device = await house.device(alias="A")
+        await house.node.serve_apps(app_plans(Limits(needs_alias_tokens=True)))
+        assert (await house.back(device, alias="A")).welcome["alias"] == "A"
+        assert (await refused_to_connect(house, alias="B")).code == 1004

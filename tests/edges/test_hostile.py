@@ -573,6 +573,141 @@ async def test_one_address_cannot_take_all_connections() -> None:
             await let_go(stream)
 
 
+# --- Receipts (C20) ----------------------------------------------------------------------------------------------
+
+
+async def receipts(house: House, app: AppServer, count: int) -> None:
+    """So many thousand receipts to be told."""
+    away = await house.absent()
+    audience = {"registration_id": [away.id]}
+    push = {"audience": audience, "notification": HELLO, "options": {"time_to_live": 0}}
+    for _ in range(count):
+        await app.say([app.request("push", push) for _ in range(1_000)])
+        await app.hear()
+
+
+async def test_who_subscribes_and_unsubscribes_without_end_gets_nowhere() -> None:
+    async with siege() as held:
+        app = await held.house.app()
+        await receipts(held.house, app, 4)
+
+        async def churn() -> None:
+            attacker = await held.house.app()
+            with trio.move_on_after(FLOOD_S):
+                while True:
+                    batch = []
+                    for _ in range(50):
+                        batch.append(attacker.request("receipts.subscribe", {"consumer": "x", "after": "0"}))
+                        batch.append(attacker.request("receipts.unsubscribe"))
+                    with suppress(trio.BrokenResourceError, trio.TooSlowError):
+                        await attacker.stream.send_all(b"".join(map(text, batch)))
+            await attacker.vanish()
+
+        await at_once(churn, 4)
+        await app.leave()
+
+
+async def test_receipts_that_nobody_reads_cost_no_more_than_a_few_frames() -> None:
+    async with siege(heartbeat_s=1.0) as held:
+        app = await held.house.app()
+        await receipts(held.house, app, 12)
+        await app.leave()
+
+        async def deaf() -> None:
+            attacker = AppServer(await held.house.stream("apps", is_narrow=True))
+            await attacker.knock("/app", basic(APP, SECRET))
+            await attacker.say(attacker.request("receipts.subscribe", {"after": "0"}))
+            await until(lambda: len(held.house.node._app_endpoint) == 1, "the end of those who do not read")
+            await attacker.vanish()
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(deaf)
+
+
+async def test_a_flood_of_acknowledgements_is_taken_and_harms_nobody() -> None:
+    async with siege() as held:
+        app = await held.house.app()
+        await receipts(held.house, app, 1)
+        await app.subscribe(consumer="x", after="0")
+        await app.hear_frame()
+        cursors = ["1", "1000", "5", "0", str(2**63 - 1), "1" * 4_000, "999"]
+        with trio.move_on_after(FLOOD_S):
+            while True:
+                requests = [app.request("receipts.ack", {"cursor": each}) for each in cursors * 50]
+                await app.say(*requests)
+                for request in requests:
+                    await app.answer_to(request)
+                app.kept.clear()
+        await app.leave()
+        app = await held.house.app()
+        # Where it has come to is the largest that it was sent and has acknowledged.
+        assert await app.subscribe(consumer="x") == "1000"
+        await app.leave()
+
+
+async def test_a_consumer_that_displaces_itself_without_end_harms_nobody() -> None:
+    async with siege() as held:
+        async def displace() -> None:
+            attacker = await held.house.app()
+            with trio.move_on_after(FLOOD_S):
+                while True:
+                    answer = await attacker.ask("receipts.subscribe", {"consumer": "x"})
+                    assert "result" in answer or answer["error"]["code"] == -32602
+                    attacker.kept.clear()
+            await attacker.leave()
+
+        await at_once(displace, 6)
+
+
+async def test_names_of_consumers_without_end_are_refused() -> None:
+    async with siege() as held:
+        app = await held.house.app()
+        codes = set()
+        for first in range(0, 3_000, 500):
+            batch = []
+            for number in range(first, first + 500):
+                batch.append(app.request("receipts.subscribe", {"consumer": f"{number} ".ljust(64, "x")}))
+                batch.append(app.request("receipts.unsubscribe"))
+            await app.say(batch)
+            while not isinstance(answers := await app.hear(), list):
+                pass
+            codes |= {each["error"]["code"] for each in answers if "error" in each}
+        assert codes == {-32602}
+        tenant = held.house.node._apps.all()[0]
+        assert len(tenant.receipts._positions) == 1_000
+        await app.leave()
+
+
+async def test_aliases_without_end_that_are_pushed_to_and_never_come_are_kept_and_nothing_else() -> None:
+    async with siege() as held:
+        app = await held.house.app()
+        for number in range(20):
+            aliases = [f"u{number}-{each}" for each in range(500)]
+            pushed = await app.push({"alias": aliases}, options={"hold": True, "time_to_live": 1})
+            assert pushed["targets"] == 500
+        assert len(held.house.node._apps.all()[0].router.directory) <= 2
+        await app.leave()
+
+
+async def test_recalls_without_end_of_one_push_hold_up_nobody() -> None:
+    async with siege() as held:
+        app = await held.house.app()
+        pushed = await app.push({"alias": [f"u{each}" for each in range(1_000)]}, options={"hold": True})
+
+        async def again() -> None:
+            attacker = await held.house.app()
+            with trio.move_on_after(FLOOD_S):
+                while True:
+                    split = await attacker.call("push.recall", msg_id=pushed["msg_id"])
+                    assert sum(split.values()) == 1_000
+            await attacker.vanish()
+
+        await at_once(again, 4)
+        assert adding_up(await app.report(pushed["msg_id"]))["recalled"] == 1_000
+        await app.leave()
+
+
 # --- One app against another -------------------------------------------------------------------------------------
 
 

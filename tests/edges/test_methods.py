@@ -19,6 +19,7 @@ from tests.edges.serving import (
     Device,
     House,
     Refusal,
+    Wall,
     adding_up,
     serving,
 )
@@ -27,7 +28,8 @@ NOBODY = "a" * 26
 NO_MESSAGE = "999999999"
 METHODS = (
     "push", "push.validate", "report", "status", "pushes.list", "devices.get", "devices.list", "devices.set",
-    "devices.delete", "aliases.get", "aliases.delete", "tags.list", "tags.get", "presence",
+    "devices.delete", "aliases.get", "aliases.delete", "tags.list", "tags.get", "presence", "push.recall", "timeline",
+    "receipts.subscribe", "receipts.ack", "receipts.unsubscribe",
 )  # fmt: skip
 
 
@@ -239,7 +241,25 @@ BAD_PUSHES: list[tuple[dict[str, Any], str]] = [
     ({**PUSH, "options": {"sendno": 2**63}}, "options.sendno"),
     ({**PUSH, "options": {"override_msg_id": 5}}, "options.override_msg_id"),
     ({**PUSH, "options": {"override_msg_id": "five"}}, "options.override_msg_id"),
-    ({**PUSH, "options": {"deliver_within": 30}}, "options.deliver_within"),
+    ({**PUSH, "options": {"deliver_within": 0}}, "options.deliver_within"),
+    ({**PUSH, "options": {"deliver_within": 864_001}}, "options.deliver_within"),
+    ({**PUSH, "options": {"deliver_within": -1}}, "options.deliver_within"),
+    ({**PUSH, "options": {"deliver_within": 1.5}}, "options.deliver_within"),
+    ({**PUSH, "options": {"deliver_within": "30"}}, "options.deliver_within"),
+    ({**PUSH, "options": {"deliver_within": True}}, "options.deliver_within"),
+    ({**PUSH, "options": {"deliver_within": None}}, "options.deliver_within"),
+    ({**PUSH, "options": {"deliver_within": 2**63}}, "options.deliver_within"),
+    ({**PUSH, "audience": {"alias": ["A"]}, "options": {"hold": None}}, "options.hold"),
+    ({**PUSH, "audience": {"alias": ["A"]}, "options": {"hold": "true"}}, "options.hold"),
+    ({**PUSH, "audience": {"alias": ["A"]}, "options": {"hold": 1}}, "options.hold"),
+    ({**PUSH, "audience": {"alias": ["A"], "tag_not": ["t"]}, "options": {"hold": True}}, "options.hold"),
+    ({**PUSH, "audience": {"alias": ["A"], "registration_id": [NOBODY]}, "options": {"hold": True}}, "options.hold"),
+    ({**PUSH, "audience": {"registration_id": [NOBODY]}, "options": {"hold": True}}, "options.hold"),
+    ({**PUSH, "options": {"hold": 1}}, "options.hold"),
+    ({**PUSH, "options": {"hold": True}}, "options.hold"),
+    ({**PUSH, "audience": {"alias": ["A"], "tag": ["t"]}, "options": {"hold": True}}, "options.hold"),
+    ({**PUSH, "audience": {"alias": ["A"]}, "platform": ["ios"], "options": {"hold": True}}, "options.hold"),
+    ({**PUSH, "audience": {"alias": ["A"]}, "options": {"hold": True, "time_to_live": 0}}, "options.hold"),
     ({**PUSH, "options": {"ttl": 30}}, "options.ttl"),
     ({**PUSH, "sendno": 7}, "sendno"),
 ]
@@ -995,6 +1015,277 @@ async def test_presence_is_told_and_unknown_ids_are_left_out(house: House, app: 
     assert presence[here.id]["last_seen_at"] > house.wall() - 10_000
 
 
+# --- push.recall (C22) -------------------------------------------------------------------------------------------
+
+
+async def recall(app: AppServer, msg_id: str) -> dict[str, int]:
+    """The split, which must add up to the targets."""
+    split: dict[str, int] = await app.call("push.recall", msg_id=msg_id)
+    assert split.keys() == {"recalled", "on_the_way", "received", "settled"}
+    assert sum(split.values()) == (await app.report(msg_id))["targets"]
+    return split
+
+
+async def test_a_recall_is_answered_with_the_exact_split(house: House, app: AppServer) -> None:
+    sent, received, opened = [await house.device() for _ in range(3)]
+    gone = await house.device()
+    for _ in range(2):
+        await house.absent()
+    msg_id = (await app.push("all"))["msg_id"]
+    for device in (sent, received, opened, gone):
+        await device.hear_message()
+    await received.note("received", msg_id=msg_id)
+    await opened.note("opened", msg_id=msg_id)
+    for device in (received, opened):
+        await device.told()
+    await gone.call("unregister")
+    split = {"recalled": 2, "on_the_way": 1, "received": 2, "settled": 1}
+    assert await recall(app, msg_id) == split
+    report = await app.report(msg_id)
+    assert (report["recalled"], report["sent"], report["received"], report["missed"]) == (2, 1, 2, 1)
+    # Again: what the earlier recall has settled is settled.
+    assert await recall(app, msg_id) == {"recalled": 0, "on_the_way": 1, "received": 2, "settled": 3}
+    # What was on the way gets the verdict when its visit ends.
+    await sent.leave()
+    await app.until_state(msg_id, sent, "recalled")
+    assert await recall(app, msg_id) == {"recalled": 0, "on_the_way": 0, "received": 2, "settled": 4}
+
+
+async def test_what_is_recalled_is_never_sent(house: House, app: AppServer) -> None:
+    away = await house.absent(alias="A")
+    recalled, kept = await app.push_alert("recalled", away), await app.push_alert("kept", away)
+    assert (await recall(app, recalled))["recalled"] == 1
+    back = await house.back(away)
+    assert back.welcome["waiting"] == 1
+    assert (await back.hear_message())["msg_id"] == kept
+    # It was never sent it, so it is not told either.
+    await back.quiet()
+
+
+async def test_what_is_struck_and_acknowledged_all_the_same_is_received(house: House, app: AppServer) -> None:
+    device = await house.device()
+    msg_id = await app.push_alert("a", device)
+    await device.hear_message()
+    assert (await recall(app, msg_id))["on_the_way"] == 1
+    assert await device.hear_note("recall") == {"msg_id": msg_id}
+    await device.note("received", msg_id=msg_id)
+    await device.told()
+    assert await recall(app, msg_id) == {"recalled": 0, "on_the_way": 0, "received": 1, "settled": 0}
+
+
+async def test_what_waits_behind_a_full_window_is_recalled() -> None:
+    async with serving(limits=Limits(window=1)) as house:
+        app, device = await house.app(), await house.device()
+        first, second = await app.push_alert("a", device), await app.push_alert("b", device)
+        await device.hear_message()
+        assert await recall(app, second) == {"recalled": 1, "on_the_way": 0, "received": 0, "settled": 0}
+        await device.note("received", msg_id=first)
+        await device.quiet()
+
+
+async def test_a_recall_reaches_what_is_held(house: House, app: AppServer) -> None:
+    here = await house.device(alias="A")
+    pushed = await app.push({"alias": ["A", "U", "V"]}, options={"hold": True})
+    assert pushed["targets"] == 3
+    await here.hear_message()
+    split = {"recalled": 2, "on_the_way": 1, "received": 0, "settled": 0}
+    assert await recall(app, pushed["msg_id"]) == split
+    assert await here.hear_note("recall") == {"msg_id": pushed["msg_id"]}
+    newcomer = await house.device(alias="U")
+    assert newcomer.welcome["waiting"] == 0
+    # Struck, it does not come back to its alias.
+    await here.call("alias.set", alias="")
+    await here.note("declined", msg_id=pushed["msg_id"])
+    await here.told()
+    assert (await app.report(pushed["msg_id"]))["recalled"] == 3
+    await newcomer.quiet()
+    await (await house.device(alias="A")).quiet()
+
+
+async def test_what_was_sent_and_returned_is_recalled_and_the_device_told(house: House, app: AppServer) -> None:
+    device = await house.device()
+    msg_id = await app.push_alert("a", device)
+    await device.hear_message()
+    await device.leave()
+    await app.until_state(msg_id, device, "waiting")
+    assert await recall(app, msg_id) == {"recalled": 1, "on_the_way": 0, "received": 0, "settled": 0}
+    back = await house.back(device)
+    assert await back.hear_note("recall") == {"msg_id": msg_id}
+    await back.quiet()
+
+
+async def test_a_recall_with_time_to_live_0(house: House, app: AppServer) -> None:
+    here, away = await house.device(), await house.absent()
+    msg_id = (await app.push("all", options={"time_to_live": 0}))["msg_id"]
+    await here.hear_message()
+    assert await recall(app, msg_id) == {"recalled": 0, "on_the_way": 1, "received": 0, "settled": 1}
+    assert await here.hear_note("recall") == {"msg_id": msg_id}
+    assert await app.state(msg_id, away) == "missed"
+
+
+async def test_an_unknown_message_and_another_apps_cannot_be_recalled(house: House, app: AppServer) -> None:
+    theirs = await house.device(app_key=OTHER)
+    other = await house.app(OTHER, OTHER_SECRET)
+    foreign = await other.push_alert("a", theirs)
+    for msg_id in (NO_MESSAGE, foreign, str(2**63 - 1)):
+        refusal = await refusal_of(app, "push.recall", {"msg_id": msg_id})
+        assert (refusal.code, refusal.name) == (1013, "no_such_message")
+    assert (await theirs.hear_message())["msg_id"] == foreign
+    await theirs.quiet()
+    assert (await other.report(foreign))["sent"] == 1
+
+
+@pytest.mark.parametrize(
+    ("params", "path"),
+    [({}, "msg_id"), ({"msg_id": 5}, "msg_id"), ({"msg_id": "05"}, "msg_id"), ({"msg_id": ""}, "msg_id"),
+     ({"msg_id": str(2**63)}, "msg_id"), ({"msg_id": None}, "msg_id"), ({"msg_ids": ["5"]}, "msg_id"),
+     ({"msg_id": "5", "why": "x"}, "why")],
+)  # fmt: skip
+async def test_a_recall_that_is_wrong_is_refused(app: AppServer, params: dict[str, Any], path: str) -> None:
+    refusal = await refusal_of(app, "push.recall", params)
+    assert refusal.code == -32602
+    assert refusal.path in (path, "msg_ids" if "msg_ids" in params else path)
+
+
+# --- deliver_within and hold (C21, C25) --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("deliver_within", [1, 864_000])
+async def test_a_deadline_may_be_a_second_or_ten_days(house: House, app: AppServer, deliver_within: int) -> None:
+    await house.device()
+    assert (await app.push("all", options={"deliver_within": deliver_within}))["targets"] == 1
+
+
+async def test_a_cid_names_a_push_with_its_deadline_and_its_hold(house: House, app: AppServer) -> None:
+    await house.device(alias="A")
+    options: list[dict[str, Any]] = [
+        {}, {"deliver_within": 30}, {"deliver_within": 31}, {"hold": True}, {"hold": True, "deliver_within": 30}
+    ]  # fmt: skip
+    answers = [
+        await app.push({"alias": ["A"]}, cid=f"c{number}", options=each) for number, each in enumerate(options)
+    ]
+    for one, answer in enumerate(answers):
+        for other, each in enumerate(options):
+            params = {"audience": {"alias": ["A"]}, "notification": HELLO, "cid": f"c{one}", "options": each}
+            if one == other:
+                assert await app.call("push", **params) == answer
+            else:
+                assert (await refusal_of(app, "push", params)).code == 1003
+    # Not held is what it is when nothing is said.
+    assert await app.push({"alias": ["A"]}, cid="c0", options={"hold": False}) == answers[0]
+
+
+async def test_a_held_push_is_answered_with_its_targets(house: House, app: AppServer) -> None:
+    await house.device(alias="A")
+    await house.absent(alias="A")
+    audience = {"alias": ["A", "U", "V", "U"]}
+    params = {"audience": audience, "notification": HELLO, "options": {"hold": True}}
+    assert await app.call("push.validate", **params) == {"targets": 4}
+    pushed = await app.push(audience, options={"hold": True, "sendno": 9})
+    assert pushed == {"msg_id": pushed["msg_id"], "sendno": 9, "targets": 4, "online": 1, "absent": 3}
+    report = await app.report(pushed["msg_id"])
+    assert (report["targets"], report["waiting"] + report["sent"]) == (4, 4)
+    assert (await app.call("pushes.list"))["pushes"][0]["msg_id"] == pushed["msg_id"]
+    # Without hold the same audience has the devices alone.
+    assert await app.call("push.validate", audience=audience, notification=HELLO) == {"targets": 2}
+
+
+async def test_an_audience_of_nobody_is_a_target_with_hold_only(house: House, app: AppServer) -> None:
+    audience = {"alias": ["U"]}
+    assert (await refusal_of(app, "push", {"audience": audience, "notification": HELLO})).code == 1011
+    options = {"hold": True}
+    assert await app.call("push.validate", audience=audience, notification=HELLO, options=options) == {"targets": 1}
+    assert await app.call("pushes.list") == {"pushes": []}
+    pushed = await app.push(audience, options=options)
+    assert (pushed["targets"], pushed["online"], pushed["absent"]) == (1, 0, 1)
+    assert (await app.report(pushed["msg_id"]))["waiting"] == 1
+
+
+async def test_a_held_push_with_a_cid_is_one_push(house: House, app: AppServer) -> None:
+    first = await app.push({"alias": ["U"]}, cid="c", options={"hold": True})
+    assert await app.push({"alias": ["U"]}, cid="c", options={"hold": True}) == first
+    device = await house.device(alias="U")
+    assert device.welcome["waiting"] == 1
+    # Its audience is another one now, and it is the same push.
+    assert await app.push({"alias": ["U"]}, cid="c", options={"hold": True}) == first
+    assert (await device.hear_message())["msg_id"] == first["msg_id"]
+    await device.quiet()
+
+
+async def test_the_mailbox_of_an_alias_is_no_device(house: House, app: AppServer) -> None:
+    device = await house.device(tags=["x"])
+    held = (await app.push({"alias": ["U", "V"]}, options={"hold": True}))["msg_id"]
+    made_up = [f"alias {number}" for number in range(12)]
+    assert [each["registration_id"] for each in (await app.call("devices.list"))["devices"]] == [device.id]
+    assert await app.call("aliases.get", alias="U") == {"registration_ids": []}
+    assert await app.call("aliases.delete", alias="U") == {"registration_ids": []}
+    assert await app.call("presence", registration_ids=made_up) == {}
+    statuses = await app.call("status", msg_id=held, registration_ids=[*made_up, device.id])
+    assert {each["code"] for name, each in statuses.items() if name != device.id} == {2}
+    assert statuses[device.id] == {"code": 3, "state": None, "at": None}
+    for method in ("devices.get", "devices.delete", "devices.set"):
+        for each in made_up:
+            assert (await refusal_of(app, method, {"registration_id": each})).code == 1010
+    for audience in ("all", {"tag_not": ["nobody"]}, {"registration_id": [*made_up, device.id]}, {"tag": ["x"]}):
+        assert await app.call("push.validate", audience=audience, notification=HELLO) == {"targets": 1}
+    assert await app.call("push.validate", audience={"alias": ["U"]}, notification=HELLO, options={"hold": True})
+    assert (await app.report(held))["waiting"] == 2
+    for each in made_up:
+        with pytest.raises(Refusal) as refusal:
+            await house.device(registration_id=each, device_secret="x" * 43)
+        assert refusal.value.code == 1010
+
+
+async def test_status_and_mailbox_speak_of_the_device_that_has_it_now(house: House, app: AppServer) -> None:
+    device = await house.absent()
+    held = (await app.push({"alias": ["U"]}, options={"hold": True}))["msg_id"]
+    assert await app.state(held, device) is None
+    shown = await app.call("devices.set", registration_id=device.id, alias="U")
+    assert [(each["msg_id"], each["state"]) for each in shown["mailbox"]] == [(held, "waiting")]
+    assert await app.state(held, device) == "waiting"
+    shown = await app.call("devices.set", registration_id=device.id, alias="")
+    assert shown["mailbox"] == []
+    assert await app.state(held, device) is None
+    report = await app.report(held)
+    assert (report["waiting"], report["fenced"]) == (1, 0)
+    other = await house.device(alias="U")
+    await other.hear_message()
+    assert await app.state(held, other) == "sent"
+    await other.note("received", msg_id=held)
+    await other.told()
+    assert await app.state(held, other) == "received"
+    assert (await app.report(held))["received"] == 1
+
+
+async def test_held_ones_wait_under_the_rules_of_an_absent_device() -> None:
+    wall = Wall()
+    async with serving(limits=Limits(offline_limit=3), wall=wall) as house:
+        app = await house.app()
+        ids = []
+        for number, options in enumerate([{}, {"time_to_live": 5}, {}, {}, {}]):
+            options = {"hold": True, **options}
+            pushed = await app.push({"alias": ["U"]}, notification={"alert": str(number)}, options=options)
+            ids.append(pushed["msg_id"])
+        assert [(await app.report(each))["overflowed"] for each in ids] == [1, 1, 0, 0, 0]
+        over = await app.push(
+            {"alias": ["U"]}, notification={"alert": "5"}, options={"hold": True, "override_msg_id": ids[2]}
+        )
+        assert (await app.report(ids[2]))["replaced"] == 1
+        device = await house.device(alias="U")
+        assert device.welcome["waiting"] == 3
+        assert await device.hear_alerts(3) == ["3", "4", "5"]
+        await device.note("received", msg_id=over["msg_id"])
+        await device.quiet()
+
+
+async def test_what_is_held_goes_to_another_apps_user_never(house: House, app: AppServer) -> None:
+    held = (await app.push({"alias": ["U"]}, options={"hold": True}))["msg_id"]
+    theirs = await house.device(app_key=OTHER, alias="U")
+    assert theirs.welcome["waiting"] == 0
+    await theirs.quiet()
+    assert (await app.report(held))["waiting"] == 1
+
+
 # --- All of them -------------------------------------------------------------------------------------------------
 
 
@@ -1014,7 +1305,7 @@ async def test_every_methods_params_are_an_object(app: AppServer, method: str, p
 
 @pytest.mark.parametrize(
     "method",
-    ["push.recall", "receipts.subscribe", "receipts.ack", "receipts.unsubscribe", "connect", "alias.set", "Push", "",
+    ["push.cancel", "receipts", "receipts.list", "receipts.ended", "connect", "alias.set", "Push", "",
      "push.", "x" * 10_000, "é", "__class__"],
 )  # fmt: skip
 async def test_what_is_no_method_of_this_version_is_refused(app: AppServer, method: str) -> None:

@@ -21,6 +21,9 @@ from tests.edges.serving import (
     House,
     Refusal,
     StubbornStore,
+    Wall,
+    alias_token,
+    app_plans,
     frame,
     serving,
     text,
@@ -286,7 +289,7 @@ async def test_one_devices_changes_are_not_anothers(house: House, device: Device
         ({"jsonrpc": "2.0", "id": 7, "method": "alias.set"}, 7, -32602, "alias"),
         ({"jsonrpc": "2.0", "id": 7, "method": "alias.set", "params": {}}, 7, -32602, "alias"),
         ({"jsonrpc": "2.0", "id": 7, "method": "alias.set", "params": ["A"]}, 7, -32602, "params"),
-        ({"jsonrpc": "2.0", "id": 7, "method": "alias.set", "params": {"alias": "A", "alias_token": "x"}}, 7, -32602,
+        ({"jsonrpc": "2.0", "id": 7, "method": "alias.set", "params": {"alias": "A", "alias_token": None}}, 7, -32602,
          "alias_token"),
         ({"jsonrpc": "2.0", "id": 7, "method": "alias.get", "params": {"alias": "A"}}, 7, -32602, "alias"),
         ({"jsonrpc": "2.0", "id": 7, "method": "tags.get", "params": {"x": 1}}, 7, -32602, "x"),
@@ -1174,3 +1177,267 @@ async def test_a_full_buffer_stops_sending_and_goes_on_when_the_device_reads() -
             seen = int(message["msg_id"])
             await device.note("received", msg_id=message["msg_id"])
         await device.quiet()
+
+
+# --- Signed aliases (C17) ----------------------------------------------------------------------------------------
+
+
+async def test_where_tokens_are_demanded_a_change_of_alias_needs_one() -> None:
+    wall = Wall()
+    async with serving(apps=app_plans(Limits(needs_alias_tokens=True)), wall=wall) as house:
+        app, device = await house.app(), await house.device()
+        exp = wall() // 1000 + 60
+        good = alias_token({"sub": "A", "exp": exp, "rid": device.id})
+        assert await device.call("alias.set", alias="A", alias_token=good) == {"alias": "A", "previous": None}
+        pushed = await app.push({"alias": ["A"]})
+        await device.hear_message()
+        refused: list[dict[str, Any]] = [
+            {"alias": "B"},
+            {"alias": "B", "alias_token": good},
+            {"alias": "B", "alias_token": ""},
+            {"alias": "B", "alias_token": "nonsense"},
+            {"alias": "B", "alias_token": alias_token({"sub": "B", "exp": wall() // 1000 - 1})},
+            {"alias": "B", "alias_token": alias_token({"sub": "B", "exp": exp, "rid": "a" * 26})},
+            {"alias": "B", "alias_token": alias_token({"sub": "B", "exp": exp}, "another secret")},
+            {"alias": "B", "alias_token": alias_token({"sub": "B", "exp": exp}, alg="none")},
+        ]
+        for _ in range(3):  # what is refused is no change, so none is one too many
+            for params in refused:
+                refusal = await refusal_of(device, "alias.set", **params)
+                assert (refusal.code, refusal.name, refusal.path) == (1004, "unauthorized", "alias_token"), params
+        # Nothing has changed, and the visit goes on: what is on the wire is not struck.
+        assert await device.call("alias.get") == {"alias": "A"}
+        assert (await app.call("aliases.get", alias="B")) == {"registration_ids": []}
+        await device.note("received", msg_id=pushed["msg_id"])
+        await device.told()
+        assert await app.state(pushed["msg_id"], device) == "received"
+        # Keeping and clearing need none; what the app server sets neither.
+        assert await device.call("alias.set", alias="A") == {"alias": "A", "previous": "A"}
+        assert await device.call("alias.set", alias="A", alias_token="x") == {"alias": "A", "previous": "A"}
+        assert await device.call("alias.set", alias="") == {"alias": None, "previous": "A"}
+        assert (await app.call("devices.set", registration_id=device.id, alias="C"))["alias"] == "C"
+        assert await device.hear_note("alias") == {"alias": "C"}
+        assert await device.call("alias.set", alias="C") == {"alias": "C", "previous": "C"}
+        await device.quiet()
+        # In time it is good, and then not any more.
+        assert (await device.call("alias.set", alias="A", alias_token=good))["previous"] == "C"
+        await device.call("alias.set", alias="")
+        wall.forward(61)
+        assert (await refusal_of(device, "alias.set", alias="A", alias_token=good)).code == 1004
+
+
+async def test_where_no_token_is_demanded_none_is_looked_at(device: Device) -> None:
+    for token in ("", "nonsense", alias_token({"sub": "B", "exp": 0})):
+        assert (await device.call("alias.set", alias="A", alias_token=token))["alias"] == "A"
+        await device.call("alias.set", alias="", alias_token=token)
+
+
+# --- Recalls (C22) -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mark", ["withdrawn", "opened", "dismissed"])
+@pytest.mark.parametrize("is_received", [True, False])
+async def test_a_device_is_told_of_a_recall_on_every_visit_until_it_answers(
+    house: House, app: AppServer, device: Device, mark: str, is_received: bool
+) -> None:
+    msg_id = await app.push_alert("a", device)
+    await device.hear_message()
+    if is_received:
+        await device.note("received", msg_id=msg_id)
+        await device.told()
+    await app.call("push.recall", msg_id=msg_id)
+    assert await device.hear_note("recall") == {"msg_id": msg_id}
+    # Once a visit, however often it is recalled.
+    await app.call("push.recall", msg_id=msg_id)
+    await device.quiet()
+    for _ in range(2):
+        device = await house.back(device)
+        assert await device.hear_note("recall") == {"msg_id": msg_id}
+        await device.quiet()
+    # An acknowledgement is no answer.
+    await device.note("received", msg_id=msg_id)
+    device = await house.back(device)
+    assert await device.hear_note("recall") == {"msg_id": msg_id}
+    await device.note(mark, msg_id=msg_id)
+    await device.told()
+    device = await house.back(device)
+    await device.quiet()
+    assert await app.state(msg_id, device) == ("received" if is_received else "recalled")
+
+
+async def test_recalls_come_before_the_messages_oldest_first(house: House, app: AppServer, device: Device) -> None:
+    ids = await push_some(app, device, 3)
+    await device.note("received", msg_id=ids[-1])
+    await device.leave()
+    await app.until_absent(device)
+    waiting = await app.push_alert("waiting", device)
+    for msg_id in ids:
+        await app.call("push.recall", msg_id=msg_id)
+    device = await house.back(device)
+    assert [(await device.hear_note("recall"))["msg_id"] for _ in ids] == ids
+    assert (await device.hear_message())["msg_id"] == waiting
+    await device.note("withdrawn", msg_id=ids[1])
+    device = await house.back(device)
+    assert [(await device.hear_note("recall"))["msg_id"] for _ in range(2)] == [ids[0], ids[2]]
+    assert (await device.hear_message())["msg_id"] == waiting
+
+
+async def test_a_recall_is_told_for_ten_days() -> None:
+    wall = Wall()
+    async with serving(wall=wall) as house:
+        app, device = await house.app(), await house.device()
+        [msg_id] = await push_some(app, device, 1)
+        await device.note("received", msg_id=msg_id)
+        await device.leave()
+        await app.until_state(msg_id, device, "received")
+        await app.call("push.recall", msg_id=msg_id)
+        wall.forward(9.9 * 86_400)
+        device = await house.back(device)
+        assert await device.hear_note("recall") == {"msg_id": msg_id}
+        wall.forward(0.2 * 86_400)
+        device = await house.back(device)
+        await device.quiet()
+
+
+async def test_what_is_recalled_is_not_told_before_it_is_on_disk() -> None:
+    store = StubbornStore()
+    async with serving(store=store) as house:
+        app, device = await house.app(), await house.device()
+        [msg_id] = await push_some(app, device, 1)
+        store.hold()
+        await app.say(app.request("push.recall", {"msg_id": msg_id}))
+        with trio.move_on_after(0.1):
+            await device.hear()
+        assert not device.kept
+        store.go_on()
+        assert await device.hear_note("recall") == {"msg_id": msg_id}
+
+
+# --- Held for the user (C25) -------------------------------------------------------------------------------------
+
+
+async def hold(app: AppServer, *aliases: str, alert: str = "held", **options: object) -> str:
+    pushed = await app.push({"alias": list(aliases)}, notification={"alert": alert}, options={"hold": True, **options})
+    return str(pushed["msg_id"])
+
+
+async def test_what_is_held_comes_when_its_user_logs_in(house: House, app: AppServer, device: Device) -> None:
+    ids = [await hold(app, "U", alert=str(number)) for number in range(3)]
+    await device.quiet()
+    assert await device.call("alias.set", alias="U") == {"alias": "U", "previous": None}
+    for number, msg_id in enumerate(ids):
+        message = await device.hear_message()
+        assert (message["msg_id"], message["alias"], message["notification"]) == (msg_id, "U", {"alert": str(number)})
+    await device.note("received", msg_id=ids[-1])
+    await device.quiet()
+    # One device has had it: the next one has nothing.
+    await (await house.device(alias="U")).quiet()
+
+
+async def test_what_is_held_comes_with_connect_behind_what_waits(house: House, app: AppServer) -> None:
+    device = await house.absent()
+    first = await hold(app, "U", alert="held")
+    waiting = await app.push_alert("waiting", device)
+    back = await house.back(device, alias="U")
+    assert back.welcome["waiting"] == 2
+    assert [(await back.hear_message())["msg_id"] for _ in range(2)] == [waiting, first]
+
+
+async def test_what_is_held_comes_when_the_app_server_logs_its_user_in(app: AppServer, device: Device) -> None:
+    msg_id = await hold(app, "U")
+    await app.call("devices.set", registration_id=device.id, alias="U")
+    assert await device.hear_note("alias") == {"alias": "U"}
+    assert (await device.hear_message())["msg_id"] == msg_id
+
+
+async def test_a_held_message_that_is_declined_comes_at_the_next_binding_only(
+    house: House, app: AppServer, device: Device
+) -> None:
+    await device.call("alias.set", alias="U")
+    msg_id = await hold(app, "U")
+    await device.hear_message()
+    await device.note("declined", msg_id=msg_id)
+    await device.quiet()
+    assert await app.state(msg_id, device) is None
+    assert (await app.report(msg_id))["waiting"] == 1
+    # Nothing goes round in circles: neither another visit nor keeping the alias is a binding.
+    assert await device.call("alias.set", alias="U") == {"alias": "U", "previous": "U"}
+    await device.quiet()
+    device = await house.back(device, alias="U")
+    assert device.welcome["waiting"] == 0
+    await device.quiet()
+    await device.call("alias.set", alias="")
+    await device.quiet()
+    await device.call("alias.set", alias="U")
+    assert (await device.hear_message())["msg_id"] == msg_id
+    await device.note("received", msg_id=msg_id)
+    await device.told()
+    assert (await app.report(msg_id))["received"] == 1
+
+
+async def test_at_the_fence_what_is_held_waits_for_its_user_and_comes_to_the_next_device(
+    house: House, app: AppServer
+) -> None:
+    limits = Limits(window=1)
+    async with serving(limits=limits) as house:
+        app, device = await house.app(), await house.device(alias="U")
+        ids = [await hold(app, "U", alert=str(number)) for number in range(3)]
+        fenced = (await app.push({"alias": ["U"]}))["msg_id"]
+        assert await device.hear_alerts(1) == ["0"]
+        await device.call("alias.set", alias="V")
+        # Those that waited are back at once; the one on the wire when the visit ends.
+        assert [(await app.report(each))["waiting"] for each in ids] == [0, 1, 1]
+        assert (await app.report(ids[0]))["sent"] == 1
+        assert (await app.report(fenced))["fenced"] == 1
+        await device.leave()
+        await app.until_absent(device)
+        assert [(await app.report(each))["waiting"] for each in ids] == [1, 1, 1]
+        other = await house.device(alias="U")
+        for number in range(3):
+            # In order of acceptance.
+            assert await other.hear_alerts(1) == [str(number)]
+            await other.note("received", msg_id=ids[number])
+        await other.quiet()
+        await (await house.back(device)).quiet()
+
+
+async def test_what_is_held_is_acknowledged_on_the_visit_that_has_it_though_the_alias_has_gone(
+    app: AppServer, device: Device
+) -> None:
+    await device.call("alias.set", alias="U")
+    msg_id = await hold(app, "U")
+    await device.hear_message()
+    await device.call("alias.set", alias="V")
+    await device.note("received", msg_id=msg_id)
+    await device.told()
+    assert (await app.report(msg_id))["received"] == 1
+
+
+async def test_with_its_device_deleted_what_is_held_waits_for_its_user(house: House, app: AppServer) -> None:
+    device = await house.device(alias="U")
+    ids = [await hold(app, "U") for _ in range(2)]
+    await device.hear_alerts(2)
+    await device.note("received", msg_id=ids[0])
+    await device.call("unregister")
+    assert (await app.report(ids[1]))["waiting"] == 1
+    assert (await (await house.device(alias="U")).hear_message())["msg_id"] == ids[1]
+
+
+async def test_of_several_devices_that_gave_it_back_the_user_gets_one(house: House, app: AppServer) -> None:
+    devices = [await house.device(alias="U") for _ in range(2)]
+    msg_id = await hold(app, "U")
+    for device in devices:
+        await device.hear_message()
+        await device.call("alias.set", alias="")
+        await device.note("declined", msg_id=msg_id)
+        await device.told()
+    report = await app.report(msg_id)
+    assert (report["targets"], report["waiting"], report["fenced"]) == (2, 1, 1)
+    await devices[0].call("alias.set", alias="U")
+    state = await app.state(msg_id, devices[0])
+    assert state in ("sent", None, "fenced")
+    other = await house.device(alias="U")
+    if state != "sent":
+        assert (await other.hear_message())["msg_id"] == msg_id
+    await other.quiet()
+    assert (await app.report(msg_id))["targets"] == 2

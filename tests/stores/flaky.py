@@ -17,9 +17,23 @@ import trio
 
 from pushactors.domain.message import Verdict
 from pushactors.errors import StoreBusy
-from pushactors.stores.contract import Change, CidRow, DeviceRow, DueRow, MailboxRow, Opened, ReportRow, StatusRow
+from pushactors.stores.contract import (
+    NO_LIMITS,
+    Change,
+    CidRow,
+    DeviceRow,
+    DueRow,
+    MailboxRow,
+    Opened,
+    OverdueRow,
+    ReceiptPage,
+    ReportRow,
+    StatusRow,
+    TimelineRow,
+    UnsettledRow,
+)
 from pushactors.stores.memory import MemoryDisk, MemoryStore
-from pushactors.wire.ids import AppNo, Cid, DeviceNo, Millis, MsgId, RegistrationId
+from pushactors.wire.ids import AppNo, Cid, Consumer, Cursor, DeviceNo, Millis, MsgId, RegistrationId
 
 T = TypeVar("T")
 TROUBLE = 0.2
@@ -44,6 +58,9 @@ class FlakyStore:
     async def devices(self, app_no: AppNo, after: DeviceNo, limit: int) -> Sequence[DeviceRow]:
         return await self._slowly(partial(self._inner.devices, app_no, after, limit))
 
+    async def alias_mailboxes(self, app_no: AppNo, after: DeviceNo, limit: int) -> Sequence[DeviceRow]:
+        return await self._slowly(partial(self._inner.alias_mailboxes, app_no, after, limit))
+
     async def mailboxes(self, device_nos: Sequence[DeviceNo]) -> Mapping[DeviceNo, MailboxRow]:
         return await self._slowly(partial(self._inner.mailboxes, device_nos))
 
@@ -55,6 +72,25 @@ class FlakyStore:
 
     async def unfinished(self, limit: int) -> Sequence[tuple[MsgId, DeviceNo, Verdict]]:
         return await self._slowly(partial(self._inner.unfinished, limit))
+
+    async def stranded(self, app_no: AppNo) -> Sequence[DeviceNo]:
+        return await self._slowly(partial(self._inner.stranded, app_no))
+
+    async def overdue(
+        self, after: tuple[Millis, DeviceNo, MsgId], until: Millis, limit: int
+    ) -> Sequence[OverdueRow]:
+        return await self._slowly(partial(self._inner.overdue, after, until, limit))
+
+    async def unsettled(
+        self, app_no: AppNo, msg_id: MsgId, after: DeviceNo, limit: int
+    ) -> tuple[ReportRow, Sequence[UnsettledRow]] | None:
+        return await self._slowly(partial(self._inner.unsettled, app_no, msg_id, after, limit))
+
+    async def recipients(self, msg_id: MsgId, after: DeviceNo, limit: int) -> Sequence[DeviceNo]:
+        return await self._slowly(partial(self._inner.recipients, msg_id, after, limit))
+
+    async def had(self, device_no: DeviceNo, msg_ids: Sequence[MsgId]) -> Sequence[MsgId]:
+        return await self._slowly(partial(self._inner.had, device_no, msg_ids))
 
     async def installed(self, app_no: AppNo, install: bytes) -> RegistrationId | None:
         return await self._slowly(partial(self._inner.installed, app_no, install))
@@ -73,8 +109,20 @@ class FlakyStore:
     ) -> Mapping[RegistrationId, StatusRow | None] | None:
         return await self._slowly(partial(self._inner.statuses, app_no, msg_id, registration_ids))
 
-    async def sweep(self, now: Millis, limit: int) -> int:
-        return await self._slowly(partial(self._inner.sweep, now, limit))
+    async def timeline(self, app_no: AppNo, msg_id: MsgId, device_no: DeviceNo) -> TimelineRow | None:
+        return await self._slowly(partial(self._inner.timeline, app_no, msg_id, device_no))
+
+    async def device_no(self, app_no: AppNo, registration_id: RegistrationId) -> DeviceNo | None:
+        return await self._slowly(partial(self._inner.device_no, app_no, registration_id))
+
+    async def receipts(self, app_no: AppNo, after: Cursor, limit: int) -> ReceiptPage:
+        return await self._slowly(partial(self._inner.receipts, app_no, after, limit))
+
+    async def consumers(self, app_no: AppNo) -> Mapping[Consumer, Cursor]:
+        return await self._slowly(partial(self._inner.consumers, app_no))
+
+    async def sweep(self, now: Millis, limit: int, receipts_kept: Mapping[AppNo, int] = NO_LIMITS) -> int:
+        return await self._slowly(partial(self._inner.sweep, now, limit, receipts_kept))
 
     async def backup(self, target: Path) -> None:
         await self._slowly(partial(self._inner.backup, target))

@@ -4,20 +4,44 @@ from itertools import chain
 
 import pytest
 
-from pushactors.domain.message import Mark, Verdict
+from pushactors.domain.message import Mark
 from pushactors.stores.batches import batches
-from pushactors.stores.contract import Accepted, DeviceDeleted, Marked, Registered, Seen, Settled, Struck
+from pushactors.stores.contract import (
+    Accepted,
+    ConsumerMoved,
+    DeviceDeleted,
+    Marked,
+    Moved,
+    NoticeAnswered,
+    Noticed,
+    Overdue,
+    Registered,
+    Seen,
+    Sent,
+    Settled,
+    Stamped,
+    Struck,
+)
 from pushactors.wire.ids import DeviceNo, Millis, MsgId
-from tests.stores.rows import NOW, accepted, marked, registered, settled
-from tests.stores.twin import Walk
+from tests.stores.rows import (
+    ALICE,
+    NOW,
+    accepted,
+    alias_mailbox,
+    marked,
+    moved,
+    noticed,
+    overdue,
+    registered,
+    sent,
+    settled,
+    struck,
+)
+from tests.stores.walk import Walk
 
 
 def seen(device_no: int, at: int = NOW) -> Seen:
     return Seen(DeviceNo(device_no), Millis(at))
-
-
-def struck(msg_id: int, device_no: int) -> Struck:
-    return Struck(MsgId(msg_id), DeviceNo(device_no), Verdict.FENCED)
 
 
 def kinds(*changes: object) -> list[str]:
@@ -82,6 +106,53 @@ def test_a_deletion_and_a_registration_keep_their_order() -> None:
     ]
 
 
+def test_a_delivery_is_moved_behind_what_was_told_of_it_in_both_mailboxes() -> None:
+    assert kinds(sent(1, 1), sent(1, 2), moved(1, 1, 2), sent(1, 2), moved(2, 1, 2), moved(1, 2, 3)) == [
+        "Sent 2",
+        "Moved 2",
+        "Sent 1",
+        "Moved 1",
+    ]
+
+
+def test_what_is_told_behind_a_move_stays_behind_it() -> None:
+    assert kinds(settled(1, 1), moved(2, 1, 9), settled(2, 9), settled(3, 1), overdue(2, 9), accepted(2, 9)) == [
+        "Settled 1",
+        "Moved 1",
+        "Settled 2",
+        "Overdue 1",
+        "Accepted 1",
+    ]
+
+
+def test_a_mailbox_is_made_before_something_is_moved_there_and_deleted_when_all_has_left() -> None:
+    gone = DeviceDeleted(DeviceNo(9), NOW)
+    changes = [alias_mailbox(9, ALICE), moved(1, 1, 9), moved(2, 2, 9), moved(1, 9, 3), moved(2, 9, 4), gone]
+    assert kinds(*changes, moved(5, 1, 9)) == ["Registered 1", "Moved 2", "Moved 2", "DeviceDeleted 1", "Moved 1"]
+
+
+def test_many_may_move_to_one_mailbox_at_once() -> None:
+    mixed = [change for no in range(1, 50) for change in (moved(no, no, 99), seen(99, no), sent(no, 99))]
+    assert [kind for kind in kinds(*mixed) if not kind.startswith("Seen")] == ["Moved 49", "Sent 49"]
+
+
+def test_notices_keep_their_order_with_answers_deletions_and_their_push() -> None:
+    answered = NoticeAnswered(MsgId(1), DeviceNo(1))
+    gone = DeviceDeleted(DeviceNo(1), NOW)
+    assert kinds(noticed(1, 1), accepted(1, 1), noticed(1, 1), noticed(1, 2), answered, gone, noticed(1, 1)) == [
+        "Noticed 1",
+        "Accepted 1",
+        "Noticed 2",
+        "NoticeAnswered 1",
+        "DeviceDeleted 1",
+        "Noticed 1",
+    ]
+
+
+def test_a_deadline_and_a_verdict_of_one_delivery_keep_their_order() -> None:
+    assert kinds(overdue(1, 1), settled(1, 1), overdue(1, 2), overdue(1, 1)) == ["Overdue 2", "Settled 1", "Overdue 1"]
+
+
 def test_nothing_is_nothing() -> None:
     assert batches([]) == []
 
@@ -95,7 +166,7 @@ def test_no_change_is_lost_and_none_overtakes_what_it_touches(seed: int) -> None
     place = {id(change): (at, behind) for at, batch in enumerate(found) for behind, change in enumerate(batch)}
     for at, change in enumerate(changes):
         for later in changes[at + 1 :]:
-            if touches(change) & touches(later):
+            if touches(change) & (touches(later) | needs(later)) or needs(change) & touches(later):
                 assert place[id(change)] < place[id(later)]
     for batch in found:
         assert len({type(change) for change in batch}) == 1
@@ -106,13 +177,32 @@ def test_no_change_is_lost_and_none_overtakes_what_it_touches(seed: int) -> None
 
 def touches(change: object) -> set[object]:
     match change:
-        case Settled() | Struck() | Marked():
+        case Settled() | Struck() | Marked() | Sent() | Overdue():
             return {(change.msg_id, change.device_no)}
+        case Moved():
+            return {(change.msg_id, change.device_no), (change.msg_id, change.to)}
+        case Noticed() | NoticeAnswered():
+            return {f"notice {change.device_no} {change.msg_id}"}
+        case ConsumerMoved():
+            return {f"consumer {change.app_no} {change.consumer}"}
+        case Stamped():
+            return set()
         case Accepted():
             return {(change.message.msg_id, no) for no in range(1, 100)} | {change.message.msg_id}
         case Registered():
-            return {f"device {change.device.device_no}", "installs"}
+            return {f"device {change.device.device_no}", f"life of {change.device.device_no}", "installs"}
         case DeviceDeleted():
-            return {f"device {change.device_no}", "installs"}
+            return {f"device {change.device_no}", f"life of {change.device_no}", "installs"}
         case _:
             return {f"device {change.device_no}"}  # type: ignore[attr-defined]
+
+
+def needs(change: object) -> set[object]:
+    """What must be as it was when the change was made, though the change leaves it alone."""
+    match change:
+        case Moved():
+            return {f"life of {change.to}"}
+        case Noticed() | NoticeAnswered():
+            return {f"life of {change.device_no}", change.msg_id}
+        case _:
+            return set()

@@ -2,199 +2,66 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
-from trio.testing import MockClock
 
 from pushactors.domain.message import Mark, Verdict
 from pushactors.errors import StoreFenced, StoreUnusable
 from pushactors.stores.contract import (
     AliasChanged,
     AppAdded,
+    Arrived,
     DeliveryRow,
     DeviceDeleted,
     DueRow,
     IdsReserved,
+    Left,
     MailboxRow,
-    Opened,
+    NoticeAnswered,
     PlatformChanged,
     Registered,
     ReportRow,
     Seen,
     StatusRow,
-    Store,
     Struck,
     TagsChanged,
 )
-from pushactors.stores.memory import MemoryDisk, MemoryStore
-from pushactors.stores.patience import patient
-from pushactors.stores.sqlite import SqliteStore
-from pushactors.wire.ids import AppKey, AppNo, Binding, DeviceNo, Millis, MsgId, Platform
-from tests.stores.flaky import FlakyStore
+from pushactors.wire.ids import AppKey, AppNo, Binding, Cursor, DeviceNo, Millis, MsgId, Platform, VisitNo
+from tests.stores.grounds import Ground, Owner, mailbox, report, status, swept, told, waiting
 from tests.stores.rows import (
     ALICE,
     APP,
     APPS,
     BOB,
     DAY,
+    EXPIRED,
+    FENCED,
+    MISSED,
     NEWS,
     NOW,
     OTHER_APP,
+    RECALLED,
+    RECEIVED,
+    REPLACED,
     SPORT,
     accepted,
     cid_row,
     device,
     marked,
     message,
+    moved,
+    noticed,
+    overdue,
     registered,
     rid,
     settled,
     target,
 )
-from tests.stores.twin import Walk
-
-RECEIVED, MISSED, EXPIRED, REPLACED, FENCED, RECALLED = (
-    Verdict.RECEIVED,
-    Verdict.MISSED,
-    Verdict.EXPIRED,
-    Verdict.REPLACED,
-    Verdict.FENCED,
-    Verdict.RECALLED,
-)
-
-
-class Owner:
-    """One process that holds the store: it numbers its commits, and asks until it is answered."""
-
-    def __init__(self, store: Store) -> None:
-        self.store = store
-        self.opened: Opened
-        self.number = 0
-
-    async def open(self) -> Opened:
-        self.opened = await patient(self.store.open)
-        self.number = self.opened.last_commit
-        return self.opened
-
-    async def commit(self, *changes: Any) -> int:
-        self.number += 1
-        return await self.ask.commit(self.number, changes)
-
-    async def ignores(self, count: int, *changes: Any) -> None:
-        """Commits, and holds that so many changes were ignored; the answer to a repeated question cannot tell."""
-        lost = getattr(self.store, "answers_lost", 0)
-        ignored = await self.commit(*changes)
-        assert ignored == count or (ignored == 0 and getattr(self.store, "answers_lost", 0) > lost)
-
-    @property
-    def ask(self) -> Any:
-        return Asking(self.store)
-
-
-class Asking:
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
-        return lambda *given: patient(partial(getattr(self._store, name), *given))
-
-
-class Ground:
-    """What lasts, and how an owner of it is made."""
-
-    def __init__(self, make: Callable[[], Store], lock: Path | None = None) -> None:
-        self._make = make
-        self._lock = lock
-        self._owners: list[Owner] = []
-
-    async def owner(self) -> Owner:
-        owner = Owner(self._make())
-        self._owners.append(owner)
-        await owner.open()
-        return owner
-
-    async def intruder(self) -> Owner:
-        """An owner that came although another one is there, as after a lock was lost."""
-        if self._lock is not None:
-            self._lock.unlink()
-        return await self.owner()
-
-    async def restart(self, owner: Owner) -> Owner:
-        await owner.store.aclose()
-        return await self.owner()
-
-    async def aclose(self) -> None:
-        for owner in self._owners:
-            await owner.store.aclose()
-
-
-def on_a_clock_that_jumps(main: Callable[[], Awaitable[None]], **options: Any) -> None:
-    trio.run(main, **{**options, "clock": MockClock(autojump_threshold=0)})
-
-
-# The clock does not jump for SQLite: threads and such a clock do not mix.
-@pytest.fixture(
-    params=["memory", "sqlite", pytest.param("flaky", marks=pytest.mark.trio(run=on_a_clock_that_jumps))]
-)
-def kind(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-async def ground(kind: str, tmp_path: Path) -> AsyncIterator[Ground]:
-    disk, chance = MemoryDisk(), random.Random(tmp_path.name)
-    path = tmp_path / "store.db"
-    match kind:
-        case "memory":
-            made = Ground(lambda: MemoryStore(disk))
-        case "sqlite":
-            made = Ground(lambda: SqliteStore(path, "os"), tmp_path / "store.db.lock")
-        case _:
-            made = Ground(lambda: FlakyStore(disk, chance))
-    yield made
-    await made.aclose()
-
-
-@pytest.fixture
-async def owner(ground: Ground) -> Owner:
-    return await ground.owner()
-
-
-async def told(owner: Owner, *msg_ids: int, app_no: AppNo = APP) -> dict[int, ReportRow]:
-    return dict(await owner.ask.reports(app_no, [MsgId(msg_id) for msg_id in msg_ids]))
-
-
-async def report(owner: Owner, msg_id: int, app_no: AppNo = APP) -> ReportRow:
-    return (await told(owner, msg_id, app_no=app_no))[msg_id]
-
-
-async def mailbox(owner: Owner, device_no: int) -> tuple[DeliveryRow, ...]:
-    boxes = await owner.ask.mailboxes([DeviceNo(device_no)])
-    return boxes[device_no].deliveries if device_no in boxes else ()
-
-
-async def waiting(owner: Owner, device_no: int) -> list[int]:
-    return [row.msg_id for row in await mailbox(owner, device_no)]
-
-
-async def status(owner: Owner, msg_id: int, device_no: int) -> StatusRow | None:
-    found = await owner.ask.statuses(APP, MsgId(msg_id), [rid(device_no)])
-    return found[rid(device_no)]
-
-
-async def swept(owner: Owner, now: int, limit: int = 100) -> None:
-    for _ in range(10_000):
-        if await owner.ask.sweep(Millis(now), limit) == 0:
-            return
-    pytest.fail("The sweep never comes to rest.")
-
+from tests.stores.walk import Walk, holds, statuses_hold
 
 # --- Opening (law 6) -------------------------------------------------------------------------------------------
 
@@ -243,6 +110,16 @@ ASKED: dict[str, tuple[Any, ...]] = {
     "reports": (APP, [MsgId(1)]),
     "pushes": (APP, None, 10),
     "statuses": (APP, MsgId(1), [rid(1)]),
+    "alias_mailboxes": (APP, DeviceNo(0), 10),
+    "stranded": (APP,),
+    "overdue": ((Millis(0), DeviceNo(0), MsgId(0)), NOW, 10),
+    "unsettled": (APP, MsgId(1), DeviceNo(0), 10),
+    "recipients": (MsgId(1), DeviceNo(0), 10),
+    "had": (DeviceNo(1), [MsgId(1)]),
+    "timeline": (APP, MsgId(1), DeviceNo(1)),
+    "device_no": (APP, rid(1)),
+    "receipts": (APP, Cursor(0), 10),
+    "consumers": (APP,),
     "sweep": (NOW, 10),
 }
 
@@ -422,6 +299,18 @@ UNKNOWN = [
     settled(1, 9),
     Struck(MsgId(9), DeviceNo(1), FENCED),
     Struck(MsgId(1), DeviceNo(9), FENCED),
+    overdue(1, 1),
+    overdue(1, 9),
+    moved(9, 1, 2),
+    moved(1, 2, 1),
+    moved(1, 1, 1),
+    moved(1, 1, 9),
+    noticed(1, 9),
+    noticed(9, 1),
+    NoticeAnswered(MsgId(1), DeviceNo(1)),
+    NoticeAnswered(MsgId(1), DeviceNo(9)),
+    Arrived(DeviceNo(9), NOW, VisitNo(1)),
+    Left(DeviceNo(9), NOW),
     marked(9, 1, Mark.OPENED),
     Seen(DeviceNo(9), NOW),
     PlatformChanged(DeviceNo(9), Platform.WEB),
@@ -469,35 +358,6 @@ async def test_a_device_named_twice_is_one_target(owner: Owner) -> None:
 # --- Numbers that add up (law 3) -------------------------------------------------------------------------------
 
 
-async def holds(owner: Owner, walk: Walk) -> None:
-    """Everything that can be asked is answered as the twin answers it."""
-    twin, ask = walk.twin, owner.ask
-    for app_no in (APP, OTHER_APP):
-        reports = twin.reports(app_no)
-        assert await told(owner, *range(1, walk.next_msg_id + 2), app_no=app_no) == reports
-        assert await ask.pushes(app_no, None, 1000) == [row for _, row in sorted(reports.items(), reverse=True)]
-        for row in reports.values():
-            assert row.targets == row.unsettled + sum(row.verdicts.values())
-        assert await ask.devices(app_no, DeviceNo(0), 1000) == twin.living(app_no)
-        remembered = {cid: row for (owned_by, cid), row in twin.cids.items() if owned_by == app_no}
-        assert await ask.cids(app_no, ["a", "b", "c", "d"], Millis(0)) == remembered
-        for install in (b"one", b"two", b"three"):
-            found = [row.registration_id for row in twin.living(app_no) if twin.installs[row.device_no] == install]
-            assert await ask.installed(app_no, install) == (found[0] if found else None)
-    assert await ask.mailboxes([DeviceNo(no) for no in range(walk.next_device + 2)]) == twin.mailboxes()
-    assert await ask.bodies([MsgId(no) for no in range(walk.next_msg_id + 2)]) == twin.bodies()
-    assert set(await ask.unfinished(1000)) == twin.unfinished()
-    for until in (Millis(walk.now - DAY), Millis(walk.now), Millis(walk.now + DAY)):
-        assert await ask.due((Millis(0), DeviceNo(0)), until, 1000) == twin.due(until)
-
-
-async def statuses_hold(owner: Owner, walk: Walk) -> None:
-    everybody = [row.registration_id for row in walk.twin.devices.values()]
-    for msg_id, (app_no, _, _) in walk.twin.pushes.items():
-        found = await owner.ask.statuses(app_no, MsgId(msg_id), everybody)
-        assert found == walk.twin.statuses(app_no, msg_id)
-
-
 @pytest.mark.parametrize("seed", range(4))
 async def test_a_random_walk_leaves_what_a_naive_twin_has(ground: Ground, seed: int) -> None:
     """C1, laws 2 and 3: after every commit, across sweeps and restarts."""
@@ -510,6 +370,11 @@ async def test_a_random_walk_leaves_what_a_naive_twin_has(ground: Ground, seed: 
         if step % 40 == 20:
             await statuses_hold(owner, walk)
             owner = await ground.restart(owner)
+        if step % 40 == 30:
+            kept = {APP: 20, OTHER_APP: 5}
+            walk.twin.sweep(walk.now, kept)
+            await swept(owner, walk.now, 7, kept)
+            await holds(owner, walk)
         if step % 40 == 39:
             walk.now += walk.chance.randint(20, 40) * DAY
             walk.twin.sweep(walk.now)
@@ -658,12 +523,12 @@ async def test_a_mailbox_holds_what_is_unsettled_oldest_first(owner: Owner) -> N
         1: MailboxRow(
             device(1),
             (
-                DeliveryRow(MsgId(2), Millis(NOW + 9), None, None, None, None),
-                DeliveryRow(MsgId(4), NOW, Millis(NOW + DAY), MsgId(3), Binding(2), None),
-                DeliveryRow(MsgId(5), NOW, Millis(NOW + DAY), None, None, None),
+                DeliveryRow(MsgId(2), Millis(NOW + 9), None, None, None, None, 2),
+                DeliveryRow(MsgId(4), NOW, Millis(NOW + DAY), MsgId(3), Binding(2), None, 4),
+                DeliveryRow(MsgId(5), NOW, Millis(NOW + DAY), None, None, None, 5),
             ),
         ),
-        2: MailboxRow(device(2), (DeliveryRow(MsgId(2), Millis(NOW + 9), None, None, None, None),)),
+        2: MailboxRow(device(2), (DeliveryRow(MsgId(2), Millis(NOW + 9), None, None, None, None, 2),)),
     }
 
 

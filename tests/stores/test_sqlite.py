@@ -17,14 +17,16 @@ from typing import Any
 import pytest
 import trio
 
+from pushactors.domain.message import Mark
 from pushactors.errors import StoreBusy, StoreUnusable
+from pushactors.stores import sqlite_statements
 from pushactors.stores.contract import Seen
 from pushactors.stores.schema import APPLICATION_ID, MIGRATIONS, bring_up
 from pushactors.stores.sqlite import SqliteStore, copy_database
-from pushactors.wire.ids import DeviceNo, Millis, MsgId
+from pushactors.wire.ids import Cursor, DeviceNo, Millis, MsgId
 from tests.stores.committing import DEVICES
-from tests.stores.rows import APP, APPS, DAY, NOW, accepted, device, message, registered, rid, settled
-from tests.stores.twin import Walk
+from tests.stores.rows import APP, APPS, DAY, NOW, accepted, device, marked, message, registered, rid, settled
+from tests.stores.walk import Walk
 
 ROOT = Path(__file__).parents[2]
 
@@ -195,6 +197,42 @@ async def made_again(path: Path) -> None:
     store = SqliteStore(path)
     await store.open()
     assert await store.devices(APP, DeviceNo(0), 10) == [device(1), device(2)]
+    await store.aclose()
+
+
+async def test_a_store_of_version_1_goes_on_as_one_of_the_newest(path: Path) -> None:
+    """What nobody wrote down then is not known now: what waits may have been sent, and marks have no instant."""
+    with raw(path) as old:
+        bring_up(old, "it", MIGRATIONS[:1])
+        old.execute("INSERT INTO owner VALUES (1, 1, 4, 9, 8, 2, x'00')")
+        old.execute("INSERT INTO apps VALUES (1, 'app')")
+        for no in (1, 2):
+            row = f"{no}, 1, 'device-{no}', 'android', NULL, 0, '[]', NULL, {NOW}, NULL, NULL"
+            old.execute(f"INSERT INTO devices VALUES ({row})")
+        counters = "1, 0, 0, 0, 0, 0, 0, 1, 0, 1"
+        old.execute(f"INSERT INTO pushes VALUES (8, 1, {NOW}, {NOW + DAY}, NULL, 2, 1, {counters}, {NOW})")
+        old.execute("INSERT INTO contents VALUES (8, x'01')")
+        old.execute(f"INSERT INTO mailbox VALUES (1, 8, {NOW + DAY}, NULL, NULL)")
+        old.execute(f"INSERT INTO deliveries VALUES (8, 2, 1, {NOW + 5}, 5)")
+    store = SqliteStore(path)
+    assert (await store.open()).last_commit == 4
+    assert await store.devices(APP, DeviceNo(0), 10) == [device(1), device(2)]
+    (waits,) = (await store.mailboxes([DeviceNo(1)]))[DeviceNo(1)].deliveries
+    assert (waits.place, waits.was_sent, waits.held_for) == (8, True, None)
+    assert await store.receipts(APP, Cursor(0), 10) == ([], 0, 0)
+    await store.commit(5, [settled(8, 1), marked(8, 2, Mark.DISMISSED, NOW + 9), accepted(9, 1)])
+    assert [row.cursor for row in (await store.receipts(APP, Cursor(0), 10)).rows] == [1, 2]
+    course = await store.timeline(APP, MsgId(8), DeviceNo(2))
+    assert course is not None
+    assert [(entry.word, entry.at - NOW) for entry in course.entries] == [
+        ("accepted", 0),
+        ("received", 5),
+        ("opened", 5),
+        ("withdrawn", 5),
+        ("dismissed", 9),
+    ]
+    (waits,) = (await store.mailboxes([DeviceNo(1)]))[DeviceNo(1)].deliveries
+    assert (waits.msg_id, waits.was_sent) == (9, False)
     await store.aclose()
 
 
@@ -441,7 +479,7 @@ async def test_no_statement_reads_a_whole_large_table(path: Path, store: SqliteS
     for connection in (store._writer, store._reader):
         connection.set_trace_callback(statements.add)
     await store.commit(1, APPS)
-    for number in range(2, 40):
+    for number in range(2, 80):
         await store.commit(number, walk.commit()[0])
         everybody = [DeviceNo(no) for no in range(1, walk.next_device)]
         pushes = [MsgId(no) for no in range(1, walk.next_msg_id)]
@@ -456,13 +494,34 @@ async def test_no_statement_reads_a_whole_large_table(path: Path, store: SqliteS
         await store.pushes(APP, None, 10)
         for msg_id in pushes:
             await store.statuses(APP, msg_id, [rid(1), rid(2)])
-        await store.sweep(Millis(NOW + number * DAY), 10)
+            await store.unsettled(APP, msg_id, DeviceNo(0), 10)
+            await store.recipients(msg_id, DeviceNo(0), 10)
+            await store.timeline(APP, msg_id, DeviceNo(1))
+        await store.alias_mailboxes(APP, DeviceNo(0), 10)
+        await store.stranded(APP)
+        await store.overdue((Millis(0), DeviceNo(0), MsgId(0)), Millis(NOW + DAY), 10)
+        await store.had(DeviceNo(1), pushes)
+        await store.device_no(APP, rid(1))
+        await store.receipts(APP, Cursor(0), 10)
+        await store.consumers(APP)
+        await store.sweep(Millis(NOW + number * DAY), 10, {APP: 9})
     for connection in (store._writer, store._reader):
         connection.set_trace_callback(None)
-    small = "owner|leaving|given|json_each|CONSTANT ROW|[0-9]+ CONSTANT ROWS|mailbox USING INDEX mailbox_unfinished"
+    small = "owner|apps|leaving|given|json_each|CONSTANT ROW|[0-9]+ CONSTANT ROWS"
+    small += "|mailbox USING INDEX mailbox_(unfinished|stranded)"
     with raw(path) as connection:
         for statement in statements:
             if statement.lstrip().startswith(("SELECT", "INSERT", "UPDATE", "DELETE", "WITH")):
                 plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}")]
                 assert [step for step in plan if re.match(f"SCAN (?!({small}))", step)] == [], statement
     assert len(statements) > 50
+    unseen = [name for name, text in texts() if not any(text in " ".join(each.split()) for each in statements)]
+    assert unseen == []
+
+
+def texts() -> Iterator[tuple[str, str]]:
+    """Every statement that a commit is written with, but for its rows, in one line."""
+    for name, given in vars(sqlite_statements).items():
+        for text in given.values() if isinstance(given, dict) else [given]:
+            if name.isupper() and isinstance(text, str):
+                yield name, max(" ".join(text.split()).replace("?", "{rows}").split("{rows}"), key=len).strip(" )")

@@ -8,24 +8,25 @@ from hypothesis import strategies as st
 
 from pushactors.errors import Invalid, PushactorsError, TooLarge
 from pushactors.wire.app import (
+    AckReceipts,
     Audience,
-    DeviceInfo,
     DeviceSet,
     ListDevices,
     ListPushes,
     MsgIds,
     OneAlias,
     OneDevice,
+    OneMessage,
     OneTag,
     PresenceParams,
-    PushAnswer,
     PushParams,
     StatusParams,
+    Subscribe,
     TagEdit,
-    Waiting,
+    TimelineOf,
 )
-from pushactors.wire.codec import encode, structure, structure_answer
-from pushactors.wire.ids import Platform
+from pushactors.wire.codec import encode, structure
+from pushactors.wire.ids import Consumer, Cursor, Platform
 
 ALERT = {"alert": "x"}
 
@@ -99,7 +100,13 @@ def test_everything_that_the_protocol_shows_is_taken() -> None:
         ({"options": {"time_to_live": 864_001}}, "options.time_to_live"),
         ({"options": {"time_to_live": 1.5}}, "options.time_to_live"),
         ({"options": {"override_msg_id": 5}}, "options.override_msg_id"),
-        ({"options": {"hold": True}}, "options.hold"),
+        ({"options": {"override_msg_id": None}}, "options.override_msg_id"),
+        ({"options": {"deliver_within": 0}}, "options.deliver_within"),
+        ({"options": {"deliver_within": 864_001}}, "options.deliver_within"),
+        ({"options": {"deliver_within": 1.5}}, "options.deliver_within"),
+        ({"options": {"deliver_within": None}}, "options.deliver_within"),
+        ({"options": {"hold": 1}}, "options.hold"),
+        ({"options": {"hold": None}}, "options.hold"),
         ({"audeince": "all"}, "audeince"),
     ],
 )
@@ -107,6 +114,44 @@ def test_a_push_that_breaks_a_rule_names_the_member(members: dict[str, object], 
     with pytest.raises(Invalid) as caught:
         push(**members)
     assert caught.value.path == path
+
+
+TO_ALICE: dict[str, object] = {"audience": {"alias": ["alice"]}, "options": {"hold": True}}
+
+
+def test_a_push_that_waits_for_its_user_is_to_aliases_and_to_nothing_else() -> None:
+    assert push(**TO_ALICE).options.hold
+    assert push(**{**TO_ALICE, "audience": {"alias": ["alice", "bob"], "tag": []}, "platform": "all"}).options.hold
+    assert push(**{**TO_ALICE, "platform": [each.value for each in Platform]}).options.hold
+    assert not push(options={"hold": False}, platform=["ios"]).options.hold
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"audience": "all"},
+        {"audience": {"registration_id": ["r"]}},
+        {"audience": {"tag": ["t"]}},
+        {"audience": {"alias": ["alice"], "registration_id": ["r"]}},
+        {"audience": {"alias": ["alice"], "tag": ["t"]}},
+        {"audience": {"alias": ["alice"], "tag_and": ["t"]}},
+        {"audience": {"alias": ["alice"], "tag_not": ["t"]}},
+        {"platform": ["ios"]},
+        {"options": {"hold": True, "time_to_live": 0}},
+    ],
+    ids=repr,
+)
+def test_what_cannot_wait_for_a_user_is_refused(members: dict[str, object]) -> None:
+    with pytest.raises(Invalid) as caught:
+        push(**{**TO_ALICE, **members})
+    assert caught.value.path == "options.hold"
+
+
+@pytest.mark.parametrize("seconds", [1, 30, 864_000])
+def test_a_push_may_say_within_how_many_seconds_it_should_be_there(seconds: int) -> None:
+    """C21."""
+    assert push(options={"deliver_within": seconds}).options.deliver_within == seconds
+    assert push().options.deliver_within is None
 
 
 def test_a_push_needs_an_audience_and_something_to_say() -> None:
@@ -160,6 +205,30 @@ def test_two_spellings_of_one_push_have_one_digest(one: dict[str, object], other
     assert push(**one).digest() == push(**other).digest()
 
 
+# Made by the first version: a cid that was used with it must still find its push after an upgrade (C6).
+@pytest.mark.parametrize(
+    ("members", "digest"),
+    [
+        ({}, "a6973861f5e0580f97acc35b3fcda3c2"),
+        (
+            {
+                "audience": {"alias": ["b", "a"], "tag_not": ["t"]},
+                "platform": ["web", "ios"],
+                "cid": "c",
+                "notification": {"title": "t", "alert": "好", "extras": {"n": [1, None]}},
+                "message": {"msg_content": "m"},
+                "options": {"sendno": 7, "time_to_live": 0, "override_msg_id": "1828256757"},
+            },
+            "4f863fa8b5cc66db5175e565e8e7678d",
+        ),
+        ({"options": {"time_to_live": 60}}, "128cc163f60d31c0031d83a73f17a78e"),
+        ({"options": {"time_to_live": 60, "hold": False}}, "128cc163f60d31c0031d83a73f17a78e"),
+    ],
+)
+def test_a_push_that_was_possible_before_has_the_digest_that_it_had(members: dict[str, object], digest: str) -> None:
+    assert push(**members).digest().hex() == digest
+
+
 def test_different_pushes_have_different_digests() -> None:
     variants: list[dict[str, object]] = [
         {},
@@ -171,6 +240,10 @@ def test_different_pushes_have_different_digests() -> None:
         {"options": {"time_to_live": 0}},
         {"options": {"sendno": 0}},
         {"options": {"override_msg_id": "1"}},
+        {"options": {"deliver_within": 1}},
+        {"options": {"deliver_within": 2}},
+        {"audience": {"alias": ["a"]}, "options": {"hold": True}},
+        {"audience": {"alias": ["a"]}, "options": {"hold": True, "deliver_within": 1}},
     ]
     assert len({push(**each).digest() for each in variants}) == len(variants)
 
@@ -196,6 +269,26 @@ def test_different_pushes_have_different_digests() -> None:
         (DeviceSet, {"registration_id": "r", "tags": {"ad": ["a"]}}, "tags.ad"),
         (DeviceSet, {"registration_id": "r", "tags": {"add": [""]}}, "tags.add[0]"),
         (DeviceSet, {"registration_id": "r", "tags": {"add": ["a"] * 101}}, "tags.add"),
+        (OneMessage, {}, "msg_id"),
+        (OneMessage, {"msg_id": 5}, "msg_id"),
+        (OneMessage, {"msg_id": "0"}, "msg_id"),
+        (OneMessage, {"msg_id": "5", "why": "sorry"}, "why"),
+        (Subscribe, {}, "consumer"),
+        (Subscribe, {"consumer": ""}, "consumer"),
+        (Subscribe, {"consumer": "a\n"}, "consumer"),
+        (Subscribe, {"consumer": None, "after": "0"}, "consumer"),
+        (Subscribe, {"after": 0}, "after"),
+        (Subscribe, {"after": "-1"}, "after"),
+        (Subscribe, {"after": "now"}, "after"),
+        (Subscribe, {"consumer": "a", "after": None}, "after"),
+        (AckReceipts, {}, "cursor"),
+        (AckReceipts, {"cursor": 5}, "cursor"),
+        (AckReceipts, {"cursor": "05"}, "cursor"),
+        (TimelineOf, {"registration_id": "r"}, "msg_id"),
+        (TimelineOf, {"msg_id": "5"}, "registration_id"),
+        (TimelineOf, {"msg_id": "5", "registration_id": "r", "alias": "alice"}, "registration_id"),
+        (TimelineOf, {"msg_id": "5", "registration_id": ""}, "registration_id"),
+        (TimelineOf, {"msg_id": "5", "alias": ""}, "alias"),
         (OneAlias, {"alias": ""}, "alias"),
         (OneTag, {"tag": ""}, "tag"),
     ],
@@ -204,6 +297,26 @@ def test_a_question_that_breaks_a_rule_names_the_member(cls: type[Any], params: 
     with pytest.raises(Invalid) as caught:
         structure(cls, params)
     assert caught.value.path == path
+
+
+def test_receipts_are_followed_by_a_name_from_a_place_or_by_a_name_that_is_moved_there() -> None:
+    """C20."""
+    assert structure(Subscribe, {"consumer": "billing"}) == Subscribe(consumer=Consumer("billing"))
+    assert structure(Subscribe, {"after": "0"}) == Subscribe(after=Cursor(0))
+    assert structure(Subscribe, {"consumer": "b", "after": "7"}) == Subscribe(Consumer("b"), Cursor(7))
+    assert structure(AckReceipts, {"cursor": "7"}) == AckReceipts(Cursor(7))
+
+
+def test_a_timeline_is_of_a_device_or_of_an_alias_that_is_waited_for() -> None:
+    of_device = structure(TimelineOf, {"msg_id": "5", "registration_id": "r"})
+    assert (of_device.msg_id, of_device.registration_id, of_device.alias) == (5, "r", None)
+    of_alias = structure(TimelineOf, {"msg_id": "5", "alias": "alice"})
+    assert (of_alias.msg_id, of_alias.registration_id, of_alias.alias) == (5, None, "alice")
+
+
+def test_a_recall_names_its_message() -> None:
+    """C22."""
+    assert structure(OneMessage, {"msg_id": "5"}).msg_id == 5
 
 
 def test_a_device_is_set_in_part_cleared_or_left() -> None:
@@ -215,21 +328,12 @@ def test_a_device_is_set_in_part_cleared_or_left() -> None:
     assert edited.tags == TagEdit(("a", "b"), ("c",))  # type: ignore[arg-type]
 
 
-def test_answers_are_read_and_written_alike() -> None:
-    answer = PushAnswer(msg_id="5", targets=3, online=1, absent=2, sendno=7)
-    assert structure_answer(PushAnswer, {"msg_id": "5", "targets": 3, "online": 1, "absent": 2, "sendno": 7}) == answer
-    device = DeviceInfo(registration_id="r", platform="ios", online=True, mailbox=(Waiting("5", "sent", 1),))
-    assert b'"mailbox":[{"msg_id":"5","state":"sent","at":1}]' in encode(device)
-
-
 # A loaded machine, or the first run, which builds the tables of characters, is slow for no fault of ours.
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+INNER_MEMBERS = ["alias", "tag", "alert", "android", "msg_content", "time_to_live", "deliver_within", "hold"]
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-1, 2**64 - 1) | st.text(max_size=3) | st.just("all"),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["alias", "tag", "alert", "android", "msg_content", "time_to_live"]), inner)
-    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(INNER_MEMBERS), inner),
     max_leaves=8,
 )
 MEMBERS = st.sampled_from(["audience", "platform", "cid", "notification", "message", "options"])

@@ -14,6 +14,7 @@ from pushactors.wire.device import (
     Goodbye,
     MessageNote,
     Nothing,
+    RecallNote,
     SetAlias,
     Tags,
 )
@@ -61,7 +62,9 @@ def test_a_secret_does_not_show_in_a_traceback() -> None:
         ({"app_key": "a", "platform": "symbian"}, "platform"),
         ({"app_key": "a", "alias": None}, "alias"),
         ({"app_key": "a", "alias": "x" * 41}, "alias"),
-        ({"app_key": "a", "alias_token": "t"}, "alias_token"),
+        ({"app_key": "a", "alias_token": 5}, "alias_token"),
+        ({"app_key": "a", "alias_token": None}, "alias_token"),
+        ({"app_key": "a", "alias_tokn": "t"}, "alias_tokn"),
         ({"app_key": "a", "tags": ["ok", "not ok"]}, "tags[1]"),
         ({"app_key": "a", "tags": [f"t{n}" for n in range(101)]}, "tags"),
     ],
@@ -70,6 +73,19 @@ def test_a_connect_that_breaks_a_rule_names_the_member(params: dict[str, object]
     with pytest.raises(Invalid) as caught:
         structure(Connect, params)
     assert caught.value.path == path
+
+
+def test_an_alias_comes_with_a_token_or_without() -> None:
+    """C17."""
+    assert structure(Connect, {"app_key": "a", "alias": "alice", "alias_token": "t"}).alias_token == "t"
+    assert structure(SetAlias, {"alias": "alice", "alias_token": "t"}).alias_token == "t"
+    assert structure(Connect, {"app_key": "a", "alias": "alice"}).alias_token is None
+    assert structure(SetAlias, {"alias": "alice"}).alias_token is None
+
+
+def test_a_token_does_not_show_in_a_traceback() -> None:
+    assert "hush" not in repr(structure(Connect, {"app_key": "a", "alias": "alice", "alias_token": "hush"}))
+    assert "hush" not in repr(structure(SetAlias, {"alias": "alice", "alias_token": "hush"}))
 
 
 def test_tags_are_a_sorted_set() -> None:
@@ -82,7 +98,8 @@ def test_tags_are_a_sorted_set() -> None:
     [
         (SetAlias, {}, "alias"),
         (SetAlias, {"alias": "a b"}, "alias"),
-        (SetAlias, {"alias": "a", "alias_token": "t"}, "alias_token"),
+        (SetAlias, {"alias": "a", "alias_token": ["t"]}, "alias_token"),
+        (SetAlias, {"alias": "a", "token": "t"}, "token"),
         (Tags, {}, "tags"),
         (Tags, {"tags": "abc"}, "tags"),
         (Nothing, {"alias": "a"}, "alias"),
@@ -107,4 +124,5 @@ def test_what_the_server_says_is_read_with_what_later_servers_add() -> None:
     )
     assert note == MessageNote(msg_id="5", sent_at=1, notification={"alert": "x"})
     assert structure_answer(AliasAnswer, {"alias": "bob", "previous": None}) == AliasAnswer("bob", None)  # type: ignore[arg-type]
+    assert structure_answer(RecallNote, {"msg_id": "5", "why": "later"}) == RecallNote("5")
     assert structure_answer(Goodbye, {"reason": "drain", "retry_after": 3}) == Goodbye("drain", 3)

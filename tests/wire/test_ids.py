@@ -9,10 +9,13 @@ import pytest
 from pushactors.errors import Invalid
 from pushactors.wire.ids import (
     CID_BYTES,
+    CONSUMER_BYTES,
     NAME_BYTES,
     Platform,
     parse_alias,
     parse_cid,
+    parse_consumer,
+    parse_cursor,
     parse_msg_id,
     parse_tag,
 )
@@ -137,3 +140,42 @@ def test_a_refusal_names_the_member_that_is_wrong(parse: Callable[[str], object]
 
 def test_the_platforms_are_those_of_the_protocol() -> None:
     assert [platform.value for platform in Platform] == ["android", "ios", "web", "desktop", "other"]
+
+
+# --- Cursors and consumers (C20) -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [0, 1, 9, 10, 1828256757, 2**63 - 1])
+def test_a_cursor_is_a_decimal_string_and_nought_is_before_all_of_them(number: int) -> None:
+    """C20."""
+    assert parse_cursor(str(number)) == number
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "00", "01", "-0", "-1", "+1", " 0", "0 ", "0\n", "1\n", "1.0", "1e3", "1_000", "a", "٣", "\uff10", str(2**63),
+     "9" * 20, "\ud800", "1" * 1_000_000],
+)  # fmt: skip
+def test_a_cursor_in_any_other_spelling_is_refused(text: str) -> None:
+    """C24: with the path."""
+    refused(parse_cursor, text)
+
+
+@pytest.mark.parametrize("text", ["a", "billing", "with blanks", "a:b/c", "é", "订单", "🔑", "a" * 64, "é" * 32])
+def test_a_consumer_is_printable_text(text: str) -> None:
+    """C20."""
+    assert parse_consumer(text) == text
+
+
+@pytest.mark.parametrize("text", ["", "a\n", "a\tb", "\x00", "\x7f", "\u200b", "\ud800", "a" * 65, "é" * 33])
+def test_a_consumer_of_anything_else_or_of_more_than_64_bytes_is_refused(text: str) -> None:
+    """C24: with the path."""
+    assert CONSUMER_BYTES == 64
+    refused(parse_consumer, text)
+
+
+@pytest.mark.parametrize("parse", [parse_cursor, parse_consumer])
+def test_what_is_refused_without_a_path_is_named_after_what_it_is(parse: Callable[[str], object]) -> None:
+    with pytest.raises(Invalid) as refusal:
+        parse("\n")
+    assert refusal.value.path == parse.__name__.removeprefix("parse_")

@@ -166,11 +166,13 @@ CODES = [
     (errors.InternalError("s"), -32603, "internal_error", {}),
     (errors.CidReused("s"), 1003, "cid_reused", {}),
     (errors.Unauthorized("s"), 1004, "unauthorized", {}),
+    (errors.Unauthorized("s", "alias_token"), 1004, "unauthorized", {"path": "alias_token"}),
     (errors.TooLarge("s"), 1005, "too_large", {}),
     (errors.NoSuchApp("s"), 1008, "no_such_app", {}),
     (errors.NoSuchDevice("s"), 1010, "no_such_device", {}),
     (errors.NoTarget("s"), 1011, "no_target", {}),
     (errors.NoSuchMessage("s"), 1013, "no_such_message", {}),
+    (errors.CursorGone("s", "17"), 1014, "cursor_gone", {"oldest": "17"}),
     (errors.RateLimited("s", 9), 2002, "rate_limited", {"retry_after": 9}),
     (errors.TooFrequent("s", 3), 6011, "too_frequent", {"retry_after": 3}),
     (errors.AliasFull("s"), 6027, "alias_full", {}),
@@ -224,7 +226,7 @@ def test_a_malformed_entry_is_answered_with_its_path() -> None:
 @pytest.mark.parametrize(
     ("written", "code", "name"),
     [
-        ({"code": 1014, "message": "m", "data": {"name": "cursor_gone"}}, 1014, "cursor_gone"),
+        ({"code": 1099, "message": "m", "data": {"name": "of_tomorrow"}}, 1099, "of_tomorrow"),
         ({"code": -32600, "message": "m"}, -32600, "invalid_request"),
         ({"code": 77, "message": "m", "data": 3}, 77, ""),
         ({"code": True}, -32603, ""),
@@ -241,3 +243,10 @@ def test_a_busy_server_that_does_not_say_how_long_means_a_second() -> None:
     back = error_of({"code": 2002, "message": "m", "data": {"retry_after": "soon"}})
     assert isinstance(back, errors.RateLimited)
     assert back.retry_after_s == 1
+
+
+@pytest.mark.parametrize("data", [None, {}, {"oldest": None}, {"oldest": 17}, {"oldest": "-1"}, {"oldest": "soon"}])
+def test_a_cursor_that_is_gone_without_saying_where_to_go_on_means_everything_kept(data: object) -> None:
+    back = error_of({"code": 1014, "message": "m", "data": data})
+    assert isinstance(back, errors.CursorGone)
+    assert back.oldest == "0"
