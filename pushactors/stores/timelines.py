@@ -60,16 +60,16 @@ def timeline(
         entries.append(TimelineEntry("stored", stored_at))
     course = [*happened, *_last_sending(happened, settlement)]
     entries += [_entry(each) for each in sorted(course)]
-    if settlement is None:
-        return TimelineRow(entries, None)
-    verdict, at, visit, _, marks = settlement
-    if verdict is Verdict.RECEIVED and visit is not None:
-        entries.append(TimelineEntry("acknowledged", at, visit))
-    entries.append(TimelineEntry(verdict.word, at))
-    by_time = sorted(marks, key=lambda each: (each[1], each[0]))
-    entries += [TimelineEntry(mark.word, marked_at) for mark, marked_at in by_time]
-    # What has its verdict at acceptance has it before it is stored.
-    return TimelineRow(sorted(entries, key=lambda entry: entry.at), verdict)
+    if settlement is not None:
+        verdict, at, visit, _, marks = settlement
+        if verdict is Verdict.RECEIVED and visit is not None:
+            entries.append(TimelineEntry("acknowledged", at, visit))
+        entries.append(TimelineEntry(verdict.word, at))
+        by_time = sorted(marks, key=lambda each: (each[1], each[0]))
+        entries += [TimelineEntry(mark.word, marked_at) for mark, marked_at in by_time]
+    # What is decided while the push is on its way to the disk comes before it is stored.
+    entries.sort(key=lambda entry: entry.at)
+    return TimelineRow(entries, None if settlement is None else settlement.verdict)
 
 
 def _last_sending(happened: Sequence[Happened], settlement: Settlement | None) -> Sequence[Happened]:

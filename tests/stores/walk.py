@@ -241,4 +241,5 @@ async def deliveries_hold(owner: Owner, walk: Walk, msg_id: int, app_no: AppNo) 
     for no in twin.devices:
         expected = twin.timeline(app_no, msg_id, no)
         if expected or walk.chance.random() < 0.1:
-            assert await ask.timeline(app_no, MsgId(msg_id), DeviceNo(no)) == expected
+            found = await ask.timeline(app_no, MsgId(msg_id), DeviceNo(no))
+            assert found == expected, f"{found} {expected}"
