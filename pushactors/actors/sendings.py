@@ -18,16 +18,16 @@ WRITTEN_AFTER_MS = 500
 class Sendings:
     """See the law on top. Of one device; `visit` is its present one, or its last."""
 
-    __slots__ = ("_sent_at", "_unwritten", "visit")
+    __slots__ = ("_sent_at", "_written", "visit")
 
     def __init__(self) -> None:
         self.visit = VisitNo(0)
         self._sent_at: dict[MsgId, Millis] = {}
-        self._unwritten: dict[MsgId, None] = {}
+        self._written: set[MsgId] = set()
+        """Those of them that are written down. Mostly none: what is acknowledged soon never is."""
 
     def sent(self, msg_id: MsgId, now: Millis) -> None:
         self._sent_at[msg_id] = now
-        self._unwritten[msg_id] = None
 
     def of(self, msg_id: MsgId) -> tuple[VisitNo, Millis] | None:
         """On which visit it was sent, and when, if it is on the wire."""
@@ -37,19 +37,19 @@ class Sendings:
     def take(self, msg_id: MsgId) -> tuple[VisitNo | None, Millis | None]:
         """It leaves the wire: on which visit it was sent, and when."""
         at = self._sent_at.pop(msg_id, None)
-        self._unwritten.pop(msg_id, None)
+        if self._written:
+            self._written.discard(msg_id)
         return (None, None) if at is None else (self.visit, at)
 
     @property
     def has_unwritten(self) -> bool:
-        return bool(self._unwritten)
+        return len(self._sent_at) > len(self._written)
 
     def write(self, device_no: DeviceNo, before: Millis) -> Iterator[Sent]:
         """What was sent before that and is not written down yet."""
-        while self._unwritten:
-            msg_id = next(iter(self._unwritten))
-            at = self._sent_at[msg_id]
+        for msg_id, at in self._sent_at.items():
             if at > before:
                 return
-            del self._unwritten[msg_id]
-            yield Sent(msg_id, device_no, self.visit, at)
+            if msg_id not in self._written:
+                self._written.add(msg_id)
+                yield Sent(msg_id, device_no, self.visit, at)

@@ -91,12 +91,15 @@ def _backup(given: argparse.Namespace) -> int:
 
 
 def _device(given: argparse.Namespace) -> int:
+    if given.alias_token is not None and not given.alias:
+        raise Invalid("--alias-token comes with the --alias that it is for.")
     return trio.run(
         partial(
             show_messages,
             _access(given),
             identity=given.identity,
             alias=given.alias,
+            alias_token=given.alias_token,
             tags=given.tag,
             platform=given.platform,
             as_json=given.json,
@@ -175,8 +178,14 @@ def _alias_or_none(text: str) -> str:
 
 def _count(text: str) -> int:
     if not re.fullmatch("[1-9][0-9]{0,8}", text):
-        raise argparse.ArgumentTypeError("N must be a whole number from 1.")
+        raise argparse.ArgumentTypeError("N must be a whole number from 1 to 999999999.")
     return int(text)
+
+
+def _registration_id(text: str) -> str:
+    if not re.fullmatch("[a-z2-7]{26}", text):
+        raise argparse.ArgumentTypeError("A registration id has 26 lower-case letters and digits from 2 to 7.")
+    return text
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -206,6 +215,12 @@ def _parser() -> argparse.ArgumentParser:
 
     device = add_for_app("device", _device, "Be a device: connect, and show messages as they come.")
     device.add_argument("--alias", type=_alias_or_none, help='log this user in ("": nobody)')
+    device.add_argument(
+        "--alias-token",
+        type=_text,
+        metavar="TOKEN",
+        help="the app server's word for the --alias, where the app demands one; pushactors token ALIAS prints one",
+    )
     device.add_argument("--tag", action="append", type=_tag, help="have this tag; may be given several times")
     device.add_argument("--platform", choices=[each.value for each in Platform], default=Platform.OTHER.value)
     device.add_argument(
@@ -229,7 +244,7 @@ def _parser() -> argparse.ArgumentParser:
     course.add_argument("registration_id", metavar="REGISTRATION_ID", nargs="?", help="the device")
     course.add_argument("--alias", type=_alias, help="instead of a device: where it waits for this user to log in")
     _add_watch(add_for_app("watch", _watch, "Follow what becomes of all pushes of an app: a line for every receipt."))
-    _add_token(add_for_app("token", _token, "Print a token with which a device may log a user in. Asks no server."))
+    _add_token(add_for_app("token", _token, "Print a token for pushactors device --alias-token. Asks no server."))
     return parser
 
 
@@ -258,7 +273,12 @@ def _add_token(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seconds", type=_count, default=SECONDS, metavar="N", help="how long it is good for (default: %(default)s)"
     )
-    parser.add_argument("--id", metavar="REGISTRATION_ID", help="good for this device only (default: for any)")
+    parser.add_argument(
+        "--id",
+        type=_registration_id,
+        metavar="REGISTRATION_ID",
+        help="good for this device only, once it is registered (default: for any)",
+    )
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:

@@ -2,7 +2,7 @@
 step, and what is still to be had of it.
 
 1. Numbers that are 0 are left out of the line for people, never out of the JSON.
-2. A timeline is a line for each step, or one object with all of them.
+2. A timeline is a line for each step, or one object with all of them, in which what is not there is left out.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def report_line(report: Report) -> str:
 
 
 async def status(access: Access, msg_id: str, registration_ids: list[str], as_json: bool) -> int:
-    """Of the devices named; of none named, of all that were targets and are still registered."""
+    """Of the devices named; of none named, of all that were targets and are still registered. If there is none, why."""
     async with access.app_client() as app:
         if registration_ids:
             for first in range(0, len(registration_ids), IDS_AT_ONCE):
@@ -53,11 +53,19 @@ async def status(access: Access, msg_id: str, registration_ids: list[str], as_js
             return 0
         # Of no device: an app without any is told as well if it has no such push.
         await app.status(msg_id, [])
-        after = None
+        after, is_any = None, False
         while page := await app.devices(after=after, limit=IDS_AT_ONCE):
             after = page[-1].registration_id
             found = await app.status(msg_id, [device.registration_id for device in page])
-            _print({each: status for each, status in found.items() if status.code != NOT_A_TARGET}, as_json)
+            targets = {each: status for each, status in found.items() if status.code != NOT_A_TARGET}
+            is_any = is_any or bool(targets)
+            _print(targets, as_json)
+    if not is_any:
+        print(
+            f"No registered device is a target of it; pushactors report {msg_id} counts those that were deleted, "
+            "and the users that it waits for.",
+            file=sys.stderr,
+        )
     return 0
 
 
@@ -82,7 +90,8 @@ async def timeline(access: Access, msg_id: str, registration_id: str | None, ali
     async with access.app_client() as app:
         found = await app.timeline(msg_id, registration_id, alias=alias)
     if as_json:
-        print(encode(asdict(found)).decode())
+        events = [_present(asdict(event)) for event in found.events]
+        print(encode({**_present(asdict(found)), "events": events}).decode())
     else:
         print(*timeline_lines(found), sep="\n")
     return 0
@@ -101,6 +110,10 @@ def _step(step: TimelineEvent) -> str:
     verdict = f": {step.verdict}" if step.verdict else ""
     visit = f" (visit {step.visit})" if step.visit else ""
     return f"  {at}  {step.event}{verdict}{visit}"
+
+
+def _present(members: dict[str, object]) -> dict[str, object]:
+    return {name: value for name, value in members.items() if value is not None}
 
 
 def _print(found: Mapping[str, Status], as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""`pushactors token`: what a device may log a user in with, where the app demands it (C17).
+"""`pushactors token`: what a device may log a user in with, by `--alias-token`, where the app demands it (C17).
 
 1. It is made here, out of the configuration: no server is asked, and none needs to run.
 2. Standard output has the token and nothing else, for a script to pass on.

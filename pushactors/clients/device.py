@@ -110,7 +110,7 @@ class DeviceClient:
             self._tray.fence(self._visitor.wishes.permit)
             await self._tray.load()
         tasks: list[Callable[[], Awaitable[None]]] = [self._line.run, self._scribe.run]
-        tasks.append(partial(self._visitor.login.run, self._line))
+        tasks.append(partial(self._visitor.login.run, self._line, self._scribe.tell_declined))
         if self._debts is not None:
             tasks.append(self._debts.run)
         await self._background.open(*tasks)

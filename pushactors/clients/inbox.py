@@ -209,6 +209,10 @@ class Inbox:
         return bool(self._taken or self._declined or self._recalls) or self._is_first_due()
 
     @property
+    def is_declining(self) -> bool:
+        return bool(self._declined)
+
+    @property
     def recalls(self) -> list[str]:
         """What the server waits for an answer about. Answer when what was taken is recorded."""
         return list(self._recalls)

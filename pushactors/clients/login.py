@@ -1,7 +1,8 @@
 """The device's half of logging in: the wanted alias is told to the server until it answers (C14).
 
 1. A wish fences from the moment it is made, and is told when the identity file has it.
-2. On a visit wishes are told one by one; a new visit names the latest in its `connect`, which answers them all.
+2. On a visit wishes are told one by one, each behind what the one before had declined: what waits for a user must wait
+   when he logs in (C25). A new visit names the latest in its `connect`, which answers them all.
 3. A refusal is for whoever awaits it, and nothing else happens. If nobody does, it ends the client: to carry on under
    the alias that was to be left would show one user what is meant for another.
 4. A server that is busy is asked again, unless somebody awaits the answer and can decide that himself.
@@ -11,6 +12,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 import trio
@@ -67,13 +69,16 @@ class Login:
         self._changed.unpark_all()
         return wish
 
-    async def run(self, line: Line) -> None:
-        """Tells wishes for as long as the line lasts; when it has ended, they fail with its error."""
+    async def run(self, line: Line, tell_declined: Callable[[], Awaitable[None]]) -> None:
+        """Tells wishes for as long as the line lasts; when it has ended, they fail with its error.
+
+        `tell_declined` may raise why nothing can be told any more."""
         while True:
             while (wish := self._wishes.oldest) is None:
                 await self._changed.park()
             try:
                 link = await line.wait_link()
+                await tell_declined()
                 if wish is self._wishes.oldest:
                     await self._tell(line, link, wish)
             except PushactorsError as error:

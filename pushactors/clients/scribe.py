@@ -7,7 +7,8 @@ more than a message.
    somebody waits for it.
 3. Acknowledgements belong to a visit. What could not be told on this one is settled on the next: the server sends the
    message again, and it is acknowledged without being shown.
-4. A recall is answered when what it did is on the disk (C22). The server asks again on each visit until it is.
+4. What is declined is told before another alias is asked for: behind that, it would wait for the next time (C25).
+5. A recall is answered when what it did is on the disk (C22). The server asks again on each visit until it is.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class Scribe:
         self._tray = tray
         self._writing = trio.Lock()
         self._waiting = 0
+        self._is_telling = False
         self._is_over = False
 
     async def run(self) -> None:
@@ -62,6 +64,12 @@ class Scribe:
                 await self._changed.park()
         finally:
             self._waiting -= 1
+
+    async def tell_declined(self) -> None:
+        """On return the server is told of everything that was declined on this visit before the call."""
+        # Otherwise nobody has to wait for a disk here.
+        if self._inbox.is_declining or self._is_telling:
+            await self.flush()
 
     async def _record_and_tell(self) -> NoReturn:
         while True:
@@ -105,8 +113,12 @@ class Scribe:
 
     async def _acknowledge(self, link: Link) -> None:
         owed = self._inbox.acknowledge()
-        for msg_id in owed.declined:
-            await link.tell("declined", {"msg_id": msg_id})
+        self._is_telling = True
+        try:
+            for msg_id in owed.declined:
+                await link.tell("declined", {"msg_id": msg_id})
+        finally:
+            self._is_telling = False
         if owed.received is not None:
             await link.tell("received", {"msg_id": owed.received})
 

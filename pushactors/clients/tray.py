@@ -101,7 +101,7 @@ class Tray:
         return is_ours and self._permit(entry.alias) and not self._is_leaving(entry)
 
     def _is_leaving(self, entry: TrayEntry) -> bool:
-        """Somebody else logged in, which is not on the disk yet. It leaves even if its user has logged in behind that."""
+        """Somebody else logged in, which is not on the disk yet. It leaves though its user may be back behind that."""
         logins = [step.alias for step in self._posted if isinstance(step, LoggedIn)]
         return entry.alias is not None and any(alias != entry.alias for alias in logins)
 

@@ -242,7 +242,11 @@ NAMES: Final[Mapping[int, str]] = {
     INVALID_REQUEST: "invalid_request",
     **{code: name for code, name, _ in _ERRORS},
 }
-_CODES: Final = {cls: code for code, _, cls in _ERRORS}
+_CODES: Final[dict[type[PushactorsError], int]] = {
+    Busy: 2002,
+    **{cls: code for code, _, cls in _ERRORS},
+}
+"""Whatever is busy for a reason without a code of its own says when to come back."""
 _CLASSES: Final = {code: cls for code, _, cls in _ERRORS}
 _OURS: Final = "The server failed at this, and has logged why. Ask again later."
 

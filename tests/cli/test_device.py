@@ -96,6 +96,22 @@ async def test_what_was_printed_is_acknowledged_and_not_printed_again(
     assert "; 0 waiting." in err
 
 
+async def test_where_the_app_demands_it_a_user_is_logged_in_with_a_token_c17(tmp_path: Path) -> None:
+    server = Server(tmp_path)
+    server.write(server.app(more='alias_tokens = "required"'))
+    await server.start()
+    try:
+        await server.run("push", "--alias", "anna", "--hold", "hello")
+        refused = await server.run("device", "--alias", "anna", "--count", "1")
+        assert refused.code == 1
+        assert "alias_token" in refused.err
+        token = (await server.run("token", "anna")).out.strip()
+        shown = await server.run("device", "--alias", "anna", "--alias-token", token, "--count", "1")
+        assert (shown.code, shown.out.endswith(" to anna] hello\n")) == (0, True), shown
+    finally:
+        server.kill()
+
+
 async def test_tags_and_platform_are_told(show: Any, access: Access, capsys: Output) -> None:
     await shown(partial(show, tags=["b", "a"], platform="ios"), access, capsys, notification={"alert": "hello"})
     async with access.app_client() as app:

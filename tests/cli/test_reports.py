@@ -106,10 +106,24 @@ async def test_a_timeline_is_a_line_for_each_step(
 async def test_a_timeline_can_be_an_object_and_of_what_waits_for_an_alias(
     server: ScriptedServer, nursery: trio.Nursery, autojump_clock: MockClock, capsys: Output
 ) -> None:
-    course = {**COURSE, "registration_id": None, "events": []}
-    nursery.start_soon(answered, server, "timeline", {"msg_id": "5", "alias": "alice"}, course)
+    held = {**COURSE, "registration_id": None, "events": []}
+    nursery.start_soon(answered, server, "timeline", {"msg_id": "5", "alias": "alice"}, held)
     assert await timeline(ScriptedAccess.to(server), "5", None, "alice", as_json=True) == 0
-    assert json.loads(capsys.readouterr().out) == course
+    assert json.loads(capsys.readouterr().out) == {**without(COURSE, "registration_id"), "events": []}
+
+
+async def test_an_object_of_a_timeline_leaves_out_what_is_not_there(
+    server: ScriptedServer, nursery: trio.Nursery, autojump_clock: MockClock, capsys: Output
+) -> None:
+    empty = {"registration_id": None, "alias": None}
+    nursery.start_soon(answered, server, "timeline", {"msg_id": "5", "registration_id": "r"}, {**COURSE, **empty})
+    assert await timeline(ScriptedAccess.to(server), "5", "r", None, as_json=True) == 0
+    # No event of it has more than the server said.
+    assert json.loads(capsys.readouterr().out) == without(COURSE, "registration_id", "alias")
+
+
+def without(members: dict[str, object], *names: str) -> dict[str, object]:
+    return {name: value for name, value in members.items() if name not in names}
 
 
 @pytest.mark.parametrize(("registration_id", "alias"), [(None, None), ("r", "alice"), ("", None)])
@@ -187,6 +201,19 @@ async def test_status_is_of_every_target_unless_devices_are_named(access: Access
     assert first == f"{other}  not a target"
     assert second == "somebody  not a device of this app"
     assert third.startswith(f"{target}  ")
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+async def test_status_of_a_push_that_waits_for_its_user_says_that_no_device_has_it(
+    access: Access, capsys: Output, as_json: bool
+) -> None:
+    async with access.app_client() as app, DeviceClient(access.devices_url, access.app.app_key) as device:
+        await device.wait_connected()
+        answer = await app.push(audience={"alias": ["nobody"]}, notification={"alert": "hello"}, hold=True)
+    assert await status(access, answer.msg_id, [], as_json=as_json) == 0
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.fullmatch(rf"No registered device is a target of it; .* report {answer.msg_id} .*\.\n", err)
 
 
 async def test_status_can_be_objects(access: Access, pushed: Any, capsys: Output) -> None:

@@ -14,6 +14,7 @@ from pushactors.wire.ids import Alias, RegistrationId
 from pushactors.wire.tokens import Claims, read
 
 Output = pytest.CaptureFixture[str]
+DEVICE = "abcdefghijklmnopqrstuvwx27"
 SECRET, OTHER = "sixteen-is-enough", "seventeen-is-more"
 # A port of 0 is any free one: nobody could be asked there.
 CONFIGURATION = f"""
@@ -51,9 +52,9 @@ def test_a_token_is_printed_and_nothing_else(capsys: Output) -> None:
 
 def test_a_token_is_good_for_as_long_and_for_the_device_that_is_named(capsys: Output) -> None:
     began_at_s = time.time()
-    assert main(["token", "张三", "--seconds", "60", "--id", "device-1"]) == 0
+    assert main(["token", "张三", "--seconds", "60", "--id", DEVICE]) == 0
     token = printed(capsys)
-    assert read(token, [SECRET], began_at_s + 50) == Claims(Alias("张三"), RegistrationId("device-1"))
+    assert read(token, [SECRET], began_at_s + 50) == Claims(Alias("张三"), RegistrationId(DEVICE))
     with pytest.raises(Unauthorized):
         read(token, [SECRET], time.time() + 60)
 

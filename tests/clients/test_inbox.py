@@ -7,6 +7,7 @@ import trio
 
 from pushactors.clients.inbox import Acknowledgement, Inbox
 from pushactors.clients.shown import Shown
+from pushactors.clients.tray import Tray
 from pushactors.clients.wishes import Wish, Wishes
 from pushactors.wire.device import MessageNote
 from pushactors.wire.ids import Alias
@@ -247,6 +248,28 @@ def test_what_is_for_somebody_who_is_not_logged_in_here_is_declined() -> None:
     room.arrive(2, alias="alice")
     assert room.show() == 2
     assert room.tell() == ([1], None)
+
+
+def test_what_was_declined_and_comes_again_is_shown_c25() -> None:
+    room = Room("alice")
+    room.arrive(1, alias="alice")
+    room.grant(room.want(""))
+    assert room.tell() == ([1], None)
+    room.grant(room.want("alice"))
+    room.arrive(1, alias="alice")
+    assert room.show() == 1
+    room.take()
+    room.record()
+    assert room.tell() == ([], 1)
+
+
+def test_what_was_meant_for_a_tray_is_declined_once_however_often_the_alias_changes() -> None:
+    inbox = Inbox(Shown(), Wishes(), Tray())
+    inbox.begin("alice")
+    inbox.arrive(MessageNote(msg_id="1", sent_at=1, alias=Alias("alice"), notification={"alert": "x"}))
+    inbox.logged_in("bob")
+    inbox.logged_in("carol")
+    assert inbox.acknowledge().declined == ["1"]
 
 
 def test_what_is_taken_while_something_else_is_recorded_waits_for_its_turn() -> None:

@@ -184,6 +184,43 @@ async def test_when_the_account_is_another_its_entries_are_hidden_at_once_and_go
     assert drawn(tray) == drawn(again) == ["2"]
 
 
+async def test_there_and_back_again_before_it_is_on_the_disk_draws_nothing_that_is_leaving_c25(tmp_path: Path) -> None:
+    tray = Tray(tmp_path / "tray")
+    await tray.load()
+    tray.log_in("a")
+    await put(tray, note("1", alias="a"), note("2", alias="a"))
+    await tray.shown("2")
+    tray.log_in("b")
+    tray.log_in("a")
+    assert drawn(tray) == []
+    # It must be put again if it comes now.
+    assert not tray.knows("1")
+    tray.put(note("1", alias="a"))
+    tray.put(note("2", alias="a"))
+    await tray.commit()
+    again = Tray(tmp_path / "tray")
+    await again.load()
+    assert drawn(tray) == drawn(again) == ["1"]
+    assert tray.is_settled("2")
+
+
+async def test_what_was_displayed_before_the_account_changed_was_displayed_c10(tmp_path: Path) -> None:
+    tray = Tray(tmp_path / "tray")
+    await tray.load()
+    tray.log_in("a")
+    await put(tray, note("1", alias="a"))
+    async with trio.open_nursery() as nursery:
+        with no_threads():
+            nursery.start_soon(tray.shown, "1")
+            await wait_all_tasks_blocked()
+            tray.log_in("")
+    await tray.commit()
+    tray.log_in("a")
+    await put(tray, note("1", alias="a"))
+    assert drawn(tray) == []
+    assert tray.is_settled("1")
+
+
 async def test_the_same_account_again_costs_nothing(tmp_path: Path) -> None:
     tray = Tray(tmp_path / "tray")
     await tray.load()

@@ -334,6 +334,105 @@ async def test_what_is_stored_and_not_shown_is_declined_when_the_account_changes
         assert [entry.msg_id for entry in tray.entries] == ["3"]
 
 
+async def change(device: DeviceClient, visit: Visit, alias: str, previous: str, *declined: int) -> None:
+    """The application asks for another account, and gets it. `declined`: what is told before that."""
+    async with trio.open_nursery() as nursery:
+        if alias:
+            nursery.start_soon(device.set_alias, alias)
+        else:
+            nursery.start_soon(device.clear_alias)
+        for msg_id in declined:
+            assert await visit.hear_note() == ("declined", str(msg_id))
+        request = await visit.hear_request("alias.set")
+        await visit.answer(request, {"alias": alias or None, "previous": previous or None})
+
+
+@pytest.mark.parametrize("is_kept", [False, True])
+async def test_what_was_declined_undrawn_and_comes_again_is_drawn_before_it_is_acknowledged_c25(
+    tmp_path: Path, server: ScriptedServer, is_kept: bool
+) -> None:
+    tray = Tray(tmp_path / "tray" if is_kept else None)
+    async with device_client(server, tray=tray) as device:
+        visit = await server.welcome("anna")
+        await device.wait_connected()
+        await notify(visit, 1, "anna")
+        while not tray.entries:
+            await tray.changed.park()
+        await change(device, visit, "", "anna")
+        # Told before she logs in again: behind that it would wait for the next time.
+        await change(device, visit, "anna", "", 1)
+        async with drawing(tray, is_on=False) as screen:
+            await notify(visit, 1, "anna")
+            while not tray.entries:
+                await tray.changed.park()
+            assert not tray.is_settled("1")
+            await tray.shown("1")
+            assert await visit.hear_note() == ("received", "1")
+            assert screen.now == ["1"]
+
+
+async def test_what_a_crash_left_undrawn_is_drawn_after_somebody_else_was_here_c25(
+    tmp_path: Path, server: ScriptedServer
+) -> None:
+    tray = Tray(tmp_path / "tray")
+    async with device_client(server, tray=tray, identity=tmp_path / "id"):
+        visit = await server.welcome("anna")
+        await notify(visit, 1, "anna")
+        while not tray.entries:
+            await tray.changed.park()
+    for alias in ("bert", "anna"):
+        tray = Tray(tmp_path / "tray")
+        async with device_client(server, tray=tray, identity=tmp_path / "id", alias=alias) as device:
+            visit = await server.welcome(alias)
+            await device.wait_connected()
+            assert tray.entries == ()
+            if alias == "anna":
+                async with drawing(tray) as screen:
+                    await notify(visit, 1, "anna")
+                    assert await visit.hear_note() == ("received", "1")
+                    assert screen.drawn == ["1"]
+
+
+async def test_an_undrawn_notification_is_declined_although_its_custom_message_was_taken_and_each_comes_once_c25(
+    server: ScriptedServer, autojump_clock: MockClock
+) -> None:
+    tray = Tray()
+    async with device_client(server, tray=tray) as device:
+        visit = await server.welcome("anna")
+        await notify(visit, 1, "anna", **CUSTOM)
+        await device.acknowledge(await anext(device))
+        await change(device, visit, "", "anna")
+        await change(device, visit, "anna", "", 1)
+        async with drawing(tray) as screen:
+            await notify(visit, 1, "anna", **CUSTOM)
+            await notify(visit, 2, **CUSTOM)
+            assert (await anext(device)).msg_id == "2"
+            assert await visit.hear_note() == ("received", "1")
+            assert screen.drawn == ["1", "2"]
+
+
+async def test_nothing_for_who_is_only_asked_for_lies_in_the_tray_c14(
+    server: ScriptedServer, autojump_clock: MockClock
+) -> None:
+    tray = Tray()
+    async with device_client(server, tray=tray) as device:
+        visit = await server.welcome("alice")
+
+        async def ask() -> None:
+            with pytest.raises(AliasFull):
+                await device.set_alias("bob")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            request = await visit.hear_request("alias.set")
+            await notify(visit, 1, "bob")
+            await wait_all_tasks_blocked()
+            assert not tray.knows("1")
+            await visit.refuse(request, AliasFull("no"))
+        assert await visit.hear_note() == ("declined", "1")
+        assert not tray.knows("1")
+
+
 async def test_what_was_shown_is_received_although_the_account_changed_before_it_could_be_told_c14(
     server: ScriptedServer, autojump_clock: MockClock
 ) -> None:

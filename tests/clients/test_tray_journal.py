@@ -62,6 +62,16 @@ def test_what_was_written_is_there_at_the_next_start_and_the_one_after(tmp_path:
     assert reloaded(tmp_path / "tray") == contents
 
 
+@pytest.mark.parametrize("is_rewritten", [False, True])
+def test_what_left_undrawn_is_forgotten_in_the_file_too_c25(tmp_path: Path, is_rewritten: bool) -> None:
+    path = tmp_path / "tray"
+    write_each(path, [LoggedIn("a"), put("1", alias="a"), put("2", alias="a"), Showed(("2",)), LoggedIn("b")])
+    if is_rewritten:
+        reloaded(path)
+    contents = write_each(path, [LoggedIn("a"), put("1", alias="a"), put("2", alias="a")])
+    assert list(contents.entries) == list(reloaded(path).entries) == ["1"]
+
+
 def test_the_order_of_entries_and_ids_survives(tmp_path: Path) -> None:
     contents = write_each(tmp_path / "tray", EVERYTHING)
     again = reloaded(tmp_path / "tray")

@@ -172,6 +172,40 @@ def test_when_the_account_changes_what_is_for_the_earlier_one_leaves_c23() -> No
     assert contents.account == ""
 
 
+def test_what_leaves_with_its_user_undrawn_is_forgotten_and_enters_when_it_comes_again_c25() -> None:
+    contents = after(LoggedIn("a"), put(1, alias="a"), put(2, alias="a"), Showed(("2",)), LoggedIn(""))
+    assert (contents.knows("1"), contents.knows("2")) == (False, True)
+    assert contents.fate("2") is Fate.GONE
+    for step in (LoggedIn("a"), put(1, alias="a"), put(2, alias="a")):
+        contents.take(step)
+    assert drawn(contents) == [1]
+    assert contents.is_unshown("1")
+
+
+@pytest.mark.parametrize("end", [TookBack("1"), put(2, 1, alias="a"), opened(1)], ids=str)
+def test_what_was_recalled_replaced_or_used_undrawn_does_not_come_back_with_its_user_c25(end: Step) -> None:
+    contents = after(LoggedIn("a"), put(1, alias="a"), end, LoggedIn(""), LoggedIn("a"), put(1, alias="a"))
+    assert drawn(contents) == []
+    assert contents.knows("1")
+
+
+def test_what_is_recalled_after_it_left_undrawn_does_not_come_back_c25() -> None:
+    assert drawn(after(put(1, alias="a"), LoggedIn("b"), TookBack("1"), LoggedIn("a"), put(1, alias="a"))) == []
+
+
+def test_a_replacement_that_left_undrawn_comes_back_in_the_place_of_nobody_c25() -> None:
+    contents = after(LoggedIn("a"), put(1, alias="a"), put(2, 1, alias="a"), LoggedIn("b"), LoggedIn("a"))
+    for step in (put(1, alias="a"), put(2, 1, alias="a")):
+        contents.take(step)
+    assert [(entry.msg_id, entry.place) for entry in contents.entries.values()] == [("2", "2")]
+
+
+def test_what_was_for_one_user_does_not_make_late_what_is_for_another_c23() -> None:
+    assert drawn(after(LoggedIn("b"), put(2, "x", alias="b"), LoggedIn("a"), put(1, "x", alias="a"))) == [1]
+    assert drawn(after(LoggedIn("a"), put(2, "x"), put(1, "x", alias="a"))) == [2]
+    assert drawn(after(LoggedIn("a"), put(2, "x", alias="a"), put(1, "x"))) == [2]
+
+
 # --- Marks -----------------------------------------------------------------------------------------------------
 
 
@@ -191,12 +225,15 @@ def test_a_mark_is_owed_until_it_is_told_and_there_is_one_for_each() -> None:
 
 def a_step(chance: random.Random, number: int) -> Step:
     some = str(chance.randint(1, number))
-    match chance.choice(["put"] * 5 + ["late", "late", "show", "show", "mark", "mark", "told", "recall", "account"]):
+    kinds = ["put"] * 5 + ["late", "late", "show", "show", "mark", "mark", "told", "recall", "account", "account"]
+    match chance.choice(kinds):
         case "put":
             override = chance.choice([None, chance.randint(max(1, number - 6), number), chance.choice("xy")])
             return put(number, override, chance.choice([None, None, "a", "b"]), has_message=chance.random() < 0.2)
         case "late":
-            return put(int(some), chance.choice([None, chance.randint(1, number), "x"]), chance.choice([None, "a"]))
+            # Or again: what was forgotten, and what was not.
+            override = chance.choice([None, chance.randint(1, number), "x"])
+            return put(chance.choice([int(some), max(1, number - 3)]), override, chance.choice([None, "a", "b"]))
         case "show":
             return Showed(tuple(str(chance.randint(1, number)) for _ in range(3)))
         case "mark":

@@ -250,3 +250,12 @@ def test_a_cursor_that_is_gone_without_saying_where_to_go_on_means_everything_ke
     back = error_of({"code": 1014, "message": "m", "data": data})
     assert isinstance(back, errors.CursorGone)
     assert back.oldest == "0"
+
+
+def test_whatever_is_busy_says_when_to_come_back() -> None:
+    frame = orjson.loads(error_frame(1, errors.Busy("Later.", 3)))
+    assert frame["error"] == {
+        "code": 2002,
+        "message": "Later.",
+        "data": {"name": "rate_limited", "retry_after": 3},
+    }
