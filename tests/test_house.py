@@ -40,7 +40,9 @@ DOORS: dict[str, tuple[str, ...]] = {
 
 # Who must not know each other although they share a room: no file knows two of them.
 STRANGERS: tuple[tuple[str, ...], ...] = (
-    ("actors.device", "actors.router", "actors.ledger"),
+    ("actors.device", "actors.router", "actors.ledger", "actors.receipts"),
+    ("actors.held", "actors.router", "actors.receipts"),
+    ("actors.recall", "actors.router", "actors.receipts"),
     ("stores.memory", "stores.sqlite"),
     ("edges.devices", "edges.apps", "edges.ops"),
 )
@@ -51,18 +53,19 @@ FREE_OF: dict[str, frozenset[str]] = {
     "errors": frozenset({"trio", "logging", "time", "json", "orjson"}),
     "wire": frozenset({"trio", "trio_websocket", "wsproto", "h11", "socket", "sqlite3", "logging", "time", "datetime",
                        "random", "secrets"}),
-    "domain": frozenset({"trio", "trio_websocket", "wsproto", "h11", "socket", "ssl", "sqlite3", "logging", "time",
-                         "datetime", "random", "secrets", "uuid", "os", "pathlib", "threading", "json", "orjson",
-                         "cattrs", "prometheus_client"}),
-    "stores": frozenset({"trio_websocket", "wsproto", "h11", "socket", "ssl", "cattrs", "prometheus_client"}),
+    "domain": frozenset({"jwt", "trio", "trio_websocket", "wsproto", "h11", "socket", "ssl", "sqlite3", "logging",
+                         "time", "datetime", "random", "secrets", "uuid", "os", "pathlib", "threading", "json",
+                         "orjson", "cattrs", "prometheus_client"}),
+    "stores": frozenset({"jwt", "trio_websocket", "wsproto", "h11", "socket", "ssl", "cattrs", "prometheus_client"}),
     "stores.contract": frozenset({"trio", "sqlite3", "logging", "time", "json", "orjson"}),
     "stores.memory": frozenset({"sqlite3"}),
-    "actors": frozenset({"trio_websocket", "wsproto", "h11", "socket", "ssl", "sqlite3", "threading", "json", "orjson",
-                         "cattrs", "prometheus_client"}),
+    "actors": frozenset({"jwt", "trio_websocket", "wsproto", "h11", "socket", "ssl", "sqlite3", "threading", "json",
+                         "orjson", "cattrs", "prometheus_client"}),
     "actors.device": frozenset({"logging", "random", "secrets", "time", "datetime"}),
-    "edges": frozenset({"sqlite3", "threading", "cattrs", "json"}),
-    "clients": frozenset({"sqlite3", "threading", "cattrs", "prometheus_client"}),
+    "edges": frozenset({"jwt", "sqlite3", "threading", "cattrs", "json"}),
+    "clients": frozenset({"jwt", "sqlite3", "threading", "cattrs", "prometheus_client"}),
     "node": frozenset({"sqlite3", "orjson", "json", "cattrs", "wsproto", "argparse", "tomllib"}),
+    "clients.tray_rules": frozenset({"trio", "os", "pathlib", "time", "orjson"}),
     "settings": frozenset({"trio", "sqlite3", "orjson", "argparse"}),
     "config": frozenset({"trio", "sqlite3", "argparse"}),
     "cli": frozenset({"sqlite3", "wsproto", "h11", "cattrs"}),
@@ -170,7 +173,7 @@ def test_doors_open_one_way(file: Path) -> None:
             "actors.ledger",
             "from pushactors.actors import device",
             "actors.ledger must not import actors.device: no file knows two of"
-            " actors.device, actors.router, actors.ledger.",
+            " actors.device, actors.router, actors.ledger, actors.receipts.",
         ),
     ],
 )
