@@ -84,8 +84,8 @@ def _reason(reason: Reason, receipt: Receipt) -> str:
         case "absent":
             return f"absent since {since}" if since else "absent"
         case "unheld":
-            nobody = f"nobody is logged in as {receipt.alias}" if receipt.alias else "nobody is logged in"
-            return f"{nobody} since {since}" if since else nobody
+            waits = f"waits for {receipt.alias} to log in" if receipt.alias else "waits for its user to log in"
+            return f"{waits} since {since}" if since else waits
         case "unacknowledged":
             return f"sent {since} and not acknowledged" if since else "sent and not acknowledged"
         case "queued" if reason.behind is not None:

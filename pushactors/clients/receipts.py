@@ -3,7 +3,7 @@
 1. Receipts are handed out in their order, each cursor once: what the server sends again is passed over. Cursors are
    consecutive; where one is left out the stream ends with `ReceiptsMissing`, never in silence.
 2. A receipt is taken when the application comes back for the next one, or says so. What is taken is acknowledged in
-   bundles: a frame when it is taken whole, and the rest when the stream is closed.
+   bundles: a frame when it is taken whole, `BUNDLE` of one that is not, and the rest when the stream is closed.
 3. What lies here is not acknowledged, and the server sends only so much before it waits: an application that does not
    keep up is held back. A server that sends more breaks the protocol.
 4. After a break a consumer goes on behind what it acknowledged, a stream without one behind what it handed out. What
@@ -38,6 +38,8 @@ from pushactors.wire.jsonrpc import Note
 
 OUTSTANDING: Final = 8
 """Frames that a server may have sent and not seen acknowledged."""
+BUNDLE: Final = 16
+"""Receipts of an unfinished frame that are acknowledged together."""
 ENDING_LIMIT_S: Final = 1.0
 """How long after a refused acknowledgement a server may take to say that the subscription has ended."""
 _DISPLACED: Final = "displaced"
@@ -143,6 +145,9 @@ class Course:
             return None
         whole = [last for last in self._frames if last <= self._taken]
         cursor = max([self._asked, *whole])
+        if self._taken - self._told >= BUNDLE:
+            # A frame can hold thousands: who is slow over it, and dies, must not begin it again and again.
+            cursor = max(cursor, self._taken)
         # What was taken before a break may be more than was sent since; the server knows only of that.
         cursor = min(cursor, self._received)
         return cursor if cursor > self._told else None

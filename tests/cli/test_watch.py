@@ -72,9 +72,9 @@ def wired(cursor: int, **more: object) -> dict[str, object]:
         (receipt("overdue", Reason("queued")), "14:02:41 [5] r overdue: queued"),
         (
             receipt("overdue", Reason("unheld", since=SINCE), registration_id=None, alias="alice"),
-            "14:02:41 [5] alice overdue: nobody is logged in as alice since 14:02:11",
+            "14:02:41 [5] alice overdue: waits for alice to log in since 14:02:11",
         ),
-        (receipt("overdue", Reason("unheld")), "14:02:41 [5] r overdue: nobody is logged in"),
+        (receipt("overdue", Reason("unheld")), "14:02:41 [5] r overdue: waits for its user to log in"),
         (receipt("overdue", Reason("of tomorrow")), "14:02:41 [5] r overdue: of tomorrow"),
     ],
 )

@@ -29,7 +29,7 @@ from pushactors import (
     UnknownMethod,
 )
 from pushactors.clients.link import CLOSE_LIMIT_S
-from pushactors.clients.receipts import OUTSTANDING, Course
+from pushactors.clients.receipts import BUNDLE, OUTSTANDING, Course
 from pushactors.domain.receipts import Progress
 from pushactors.errors import InternalError
 from pushactors.wire.answers import ReceiptsNote
@@ -321,6 +321,21 @@ async def test_a_frame_is_acknowledged_when_the_application_has_come_back_for_it
         assert subscription.acks == [3]
         await come_back(stream)
         assert subscription.acks == [3, 5]
+
+
+def test_of_a_large_frame_what_is_done_with_is_acknowledged_in_bundles() -> None:
+    """C20: who is slow over it, and dies, does not begin it again and again."""
+    course = Course(0, takes_by_itself=True)
+    course.begin(0)
+    events = tuple(Receipt(cursor=str(n), msg_id="1", event="received", at=1) for n in range(1, 101))
+    course.arrive(ReceiptsNote(events, "100"))
+    told = []
+    while course.hand_out() is not None:
+        course.come_back()
+        if (cursor := course.due()) is not None:
+            course.tell(cursor)
+            told.append(cursor)
+    assert told == [*range(BUNDLE, 100, BUNDLE), 100]
 
 
 async def test_what_is_taken_while_an_acknowledgement_is_on_its_way_is_the_next_bundle(
