@@ -184,9 +184,13 @@ def _union_hooks(converter: Converter) -> Callable[[Any], Hook]:
             expected.append(name or _words(get_args(member)))
 
         def hook(value: Any, _: Any) -> Any:
+            everything = f"must be {' or '.join(expected)}"
             if type(value) not in by_type:
-                raise Wrong(f"must be {' or '.join(expected)}")
+                raise Wrong(everything)
             member_hook, member = by_type[type(value)]
+            if get_origin(member) is Literal and value not in get_args(member):
+                # A name where a list of names is meant, mostly.
+                raise Wrong(everything)
             return member_hook(value, member)
 
         return hook

@@ -348,3 +348,13 @@ def test_any_push_is_taken_or_refused_by_name(members: dict[str, object]) -> Non
         return
     made.body()
     made.digest()
+
+
+@pytest.mark.parametrize(
+    ("member", "sentence"),
+    [("platform", 'platform must be an array or "all".'), ("audience", 'audience must be an object or "all".')],
+)
+def test_a_name_where_a_list_of_names_is_meant_is_told_both_ways_to_say_it(member: str, sentence: str) -> None:
+    with pytest.raises(Invalid) as refusal:
+        structure(PushParams, {"audience": "all", "notification": {"alert": "x"}, member: "ios"})
+    assert (str(refusal.value), refusal.value.path) == (sentence, member)
