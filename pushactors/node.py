@@ -306,7 +306,7 @@ class Node:
                 router=router,
                 registrar=registrar,
                 fanout=fanout,
-                recalls=Recalls(tenant, self._devices, self._store, self._ledger, self._clock),
+                recalls=Recalls(tenant, self._devices, self._store, self._ledger, fanout.turn, self._clock),
                 receipts=receipts,
                 held=held,
                 ledger=self._ledger,

@@ -157,12 +157,11 @@ class DeviceActor(MailboxActor):
         """What the user did. Whether it counts, the store knows: it has the verdict of what is settled."""
         effects: list[Effect] = []
         self.mailbox.mark(msg_id, effects)
-        unit = self.tenant.book.open()
-        self._book(effects, unit)
-        unit.changes.append(contract.Marked(msg_id, self.device_no, mark, self._clock()))
-        if self._notices.answered(msg_id):
-            unit.changes.append(contract.NoticeAnswered(msg_id, self.device_no))
-        unit.close()
+        with self.tenant.book.decision() as unit:
+            self._book(effects, unit)
+            unit.changes.append(contract.Marked(msg_id, self.device_no, mark, self._clock()))
+            if self._notices.answered(msg_id):
+                unit.changes.append(contract.NoticeAnswered(msg_id, self.device_no))
         self._moved_on(effects)
 
     def _moved_on(self, effects: list[Effect]) -> None:
@@ -220,6 +219,7 @@ class DeviceActor(MailboxActor):
         self.absent_since = now
         self._book(effects, unit)
         unit.changes += self.sendings.write(self.device_no, now)
+        self._remember_sent(unit)
         unit.changes.append(contract.Left(self.device_no, now))
         # Those that wait again are off the wire as of now; the settled ones when that is durable.
         settled = {effect.entry.msg_id if isinstance(effect, Returned) else effect.msg_id for effect in effects}

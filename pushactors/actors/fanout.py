@@ -110,7 +110,8 @@ class Fanout:
         self._store = store
         self._clock = clock
         self._tally = tally
-        self._turn = trio.StrictFIFOLock()
+        self.turn = trio.StrictFIFOLock()
+        """Whoever has it is not in the middle of a push of this app, nor is anybody else."""
         self._cids: dict[Cid, _Pending] = {}
 
     async def count_targets(self, push: Push) -> int:
@@ -162,7 +163,7 @@ class Fanout:
         return targets, unheld
 
     async def _accept(self, push: Push, pending: _Pending | None) -> Acceptance:
-        async with self._turn:
+        async with self.turn:
             targets, unheld = await self._targets(push)
             now = self._clock()
             msg_id = self._numbers.take()
@@ -269,9 +270,8 @@ class Fanout:
             message=message,
             held_for=place.held_for,
         )
-        unit = self._tenant.book.open()
-        self._tenant.take_back(device_no, Returned(entry, was_sent=False), unit)
-        unit.close()
+        with self._tenant.book.decision() as unit:
+            self._tenant.take_back(device_no, Returned(entry, was_sent=False), unit)
 
     def _enter_later(self, place: _Place, entering: _Entering) -> bool:
         """The device has work now: its actor is started, and takes the newcomer when it has its mailbox."""

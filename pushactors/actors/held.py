@@ -58,7 +58,8 @@ class AliasMailboxes:
         """In which unit something last began to wait there."""
         self._made: dict[Alias, Registration] = {}
         self._removed: set[DeviceNo] = set()
-        """Since the last load began."""
+        """While it is being loaded."""
+        self._loads = 0
         self._looked_at = 0
 
     async def load(self) -> None:
@@ -66,7 +67,7 @@ class AliasMailboxes:
         found: dict[Alias, Registration] = {}
         after = DeviceNo(0)
         self._made.clear()
-        self._removed.clear()
+        self._loads += 1
         while True:
             rows = await patient(
                 lambda last=after: self._store.alias_mailboxes(self._tenant.app_no, last, LOADED_AT_ONCE)  # type: ignore[misc]
@@ -79,6 +80,9 @@ class AliasMailboxes:
                 break
         for alias in [alias for alias, each in found.items() if each.device_no in self._removed]:
             del found[alias]
+        self._loads -= 1
+        if not self._loads:
+            self._removed.clear()
         # What was read may not have it yet.
         self._mailboxes = found | self._made
 
@@ -185,15 +189,15 @@ class AliasMailboxes:
             is_wanted = self._wanted_in.get(alias, UnitNo(0)) > self._tenant.book.durable
             if not actor.is_empty or is_wanted or self._mailboxes.get(alias) is not mailbox or not actor.inbox.is_open:
                 continue
-            unit = self._tenant.book.open()
             del self._mailboxes[alias]
             self._made.pop(alias, None)
             self._wanted_in.pop(alias, None)
-            self._removed.add(mailbox.device_no)
-            actor.is_deleted = True
-            actor.last_unit = unit.number
-            unit.changes.append(contract.DeviceDeleted(mailbox.device_no, self._clock()))
-            unit.close()
+            if self._loads:
+                self._removed.add(mailbox.device_no)
+            with self._tenant.book.decision() as unit:
+                actor.is_deleted = True
+                actor.last_unit = unit.number
+                unit.changes.append(contract.DeviceDeleted(mailbox.device_no, self._clock()))
             removed += 1
         await trio.lowlevel.checkpoint()
         return removed

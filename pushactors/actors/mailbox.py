@@ -34,6 +34,8 @@ class MailboxActor:
         "_fetch",
         "_notices",
         "_on_the_wire",
+        "_settled_in",
+        "_written_in",
         "absent_since",
         "alias",
         "device_no",
@@ -42,7 +44,6 @@ class MailboxActor:
         "is_deleted",
         "last_unit",
         "mailbox",
-        "maybe_sent",
         "moved_in",
         "sendings",
         "tenant",
@@ -80,8 +81,10 @@ class MailboxActor:
         """Whether anything happened here since this was last set to False."""
         self.is_deleted = False
         self.sendings = Sendings()
-        self.maybe_sent: dict[MsgId, Millis] = {}
-        """What was sent on a visit that a crash has ended, as far as anybody knows; until it is settled."""
+        self._written_in: dict[MsgId, tuple[VisitNo, Millis, UnitNo]] = {}
+        """What left the wire unsettled: on which visit it was sent, when, and in which unit that is written down."""
+        self._settled_in: dict[MsgId, UnitNo] = {}
+        """What was settled in the mailbox of an alias, and in which unit, until that is durable."""
         self._notices = Notices()
         self._on_the_wire = on_the_wire
         self._clock = clock
@@ -101,19 +104,28 @@ class MailboxActor:
         self.mailbox = Mailbox(device.binding, [_entry(each, device.was_present) for each in row.deliveries])
         effects: list[Effect] = []
         self.mailbox.end_lost_visit(self._clock(), effects)
-        if effects or device.was_present:
-            unit = self.tenant.book.open()
+        if not effects and not device.was_present:
+            return
+        with self.tenant.book.decision() as unit:
             if device.was_present:
                 # What it may have been sent is written down before it counts as absent, with this instant: nobody knows
                 # another.
                 now = self._clock()
-                self.maybe_sent = {each.msg_id: now for each in row.deliveries if not each.was_sent}
                 unit.changes += [
-                    contract.Sent(msg_id, self.device_no, VisitNo(0), at) for msg_id, at in self.maybe_sent.items()
+                    contract.Sent(each.msg_id, self.device_no, VisitNo(0), now)
+                    for each in row.deliveries
+                    if not each.was_sent
                 ]
+                self._remember_sent(unit)
                 unit.changes.append(contract.Left(self.device_no, device.last_seen_at))
             self._book(effects, unit)
-            unit.close()
+
+    def _remember_sent(self, unit: Unit) -> None:
+        """What is written down as sent in that unit goes along with a verdict in an earlier one, which comes before it
+        on disk: that of a push that is being accepted in slices."""
+        for change in unit.changes:
+            if isinstance(change, contract.Sent) and change.device_no == self.device_no:
+                self._written_in[change.msg_id] = (change.visit, change.at, unit.number)
 
     @as_owner
     def expire(self) -> None:
@@ -200,14 +212,13 @@ class MailboxActor:
     @as_owner
     def readmit(self, returned: Returned, origin: DeviceNo, unit: Unit) -> None:
         """What a device could not be given waits for this alias again, unless the same push does already."""
-        if unit.number >= self.last_unit:
+        if self._settled_in.get(returned.entry.msg_id, UnitNo(0)) <= unit.number:
             self._readmit(returned, origin, unit)
             return
-        # Something was decided here in a later unit, which this must not come before on disk. Until then it lies with
-        # the device, which would give it back again.
-        later = self.tenant.book.open()
-        self._readmit(returned, origin, later)
-        later.close()
+        # The same push was settled here in a later unit, and on disk it is still here before that. Until then this one
+        # lies with the device, which would give it back again.
+        with self.tenant.book.decision() as later:
+            self._readmit(returned, origin, later)
 
     def _readmit(self, returned: Returned, origin: DeviceNo, unit: Unit) -> None:
         now = self._clock()
@@ -245,9 +256,8 @@ class MailboxActor:
 
     def _book_alone(self, effects: list[Effect]) -> None:
         if effects:
-            unit = self.tenant.book.open()
-            self._book(effects, unit)
-            unit.close()
+            with self.tenant.book.decision() as unit:
+                self._book(effects, unit)
 
     def _book(self, effects: list[Effect], unit: Unit) -> None:
         """Writes what was decided into a unit, and remembers to be here until that is durable."""
@@ -261,7 +271,7 @@ class MailboxActor:
         now = self._clock()
         for effect in effects:
             if isinstance(effect, Settled):
-                visit, sent_at = self._sending_of(effect)
+                visit, sent_at = self._sending_of(effect, unit)
                 unit.changes.append(
                     contract.Settled(effect.msg_id, self.device_no, effect.verdict, now, visit, sent_at)
                 )
@@ -279,12 +289,15 @@ class MailboxActor:
                 unit.changes.append(contract.Struck(effect.msg_id, self.device_no, effect.verdict, now))
 
 
-    def _sending_of(self, effect: Settled) -> tuple[VisitNo | None, Millis | None]:
-        maybe_sent_at = self.maybe_sent.pop(effect.msg_id, None)
+    def _sending_of(self, effect: Settled, unit: Unit) -> tuple[VisitNo | None, Millis | None]:
+        if self.is_alias:
+            durable = self.tenant.book.durable
+            self._settled_in = {msg_id: number for msg_id, number in self._settled_in.items() if number > durable}
+            self._settled_in[effect.msg_id] = unit.number
+        written = self._written_in.pop(effect.msg_id, None)
         if effect.was_sent:
             return self.sendings.take(effect.msg_id)
-        # It may be settled in an earlier unit than that in which it is written down: by a push that it was loaded for.
-        return (None, None) if maybe_sent_at is None else (VisitNo(0), maybe_sent_at)
+        return (None, None) if written is None or written[2] <= unit.number else written[:2]
 
 
 def _entry(row: contract.DeliveryRow, was_present: bool) -> Entry:

@@ -10,7 +10,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
+from itertools import count
 from typing import NamedTuple, Protocol
 
 import trio
@@ -20,13 +22,17 @@ from pushactors.actors.reading import Reader
 from pushactors.actors.tenant import Tenant
 from pushactors.actors.unit import Unit
 from pushactors.domain.message import Verdict
-from pushactors.errors import Busy, NoSuchMessage
+from pushactors.errors import Busy, InternalError, NoSuchMessage
 from pushactors.stores.contract import Noticed, ReportRow, Settled, Store, UnsettledRow
 from pushactors.stores.patience import patient
 from pushactors.wire.ids import DeviceNo, Millis, MsgId
 
+log = logging.getLogger(__name__)
+
 TOLD_DAYS = 10
 DAY_MS = 86_400_000
+ROUNDS = 10
+"""How often it goes round before it no longer believes what actors say."""
 AT_ONCE = 1_000
 """Devices in one unit: others have their turn, and their place on the way to the disk, in between."""
 
@@ -43,6 +49,7 @@ class Devices(Protocol):
 
     def find(self, device_no: DeviceNo) -> DeviceActor | None: ...
     def get(self, device_no: DeviceNo, tenant: Tenant) -> DeviceActor: ...
+    def rebuild(self, device_no: DeviceNo, why: str) -> None: ...
     def decided(self, device_no: DeviceNo, tenant: Tenant, unit: Unit) -> None: ...
 
 
@@ -50,8 +57,17 @@ class Recalls:
     """The recalls of one app, one at a time. See the law on top."""
 
     def __init__(
-        self, tenant: Tenant, devices: Devices, store: Store, read: Reader, clock: Callable[[], Millis]
+        self,
+        tenant: Tenant,
+        devices: Devices,
+        store: Store,
+        read: Reader,
+        between_pushes: trio.StrictFIFOLock,
+        clock: Callable[[], Millis],
     ) -> None:
+        """`between_pushes`: held while something is decided of devices that are not here. A push in the middle of which
+        that came could not judge them any more."""
+        self._between_pushes = between_pushes
         self._tenant = tenant
         self._devices = devices
         self._store = store
@@ -65,13 +81,19 @@ class Recalls:
             recalled = 0
             # Whatever was decided before is judged, and what is pushed is wholly there.
             await self._tenant.book.told()
-            while (now := await self._recall_unsettled(msg_id)) is not None:
+            for rounds in count():
+                now = await self._recall_unsettled(msg_id, is_stuck=rounds > ROUNDS)
+                if now is None:
+                    break
                 recalled += now
+                if rounds > 2 * ROUNDS:
+                    raise InternalError("This push could not be recalled wholly, and it is logged why. Try again.")
             await self._tell_recipients(msg_id)
             return await self._split(msg_id, recalled)
 
-    async def _recall_unsettled(self, msg_id: MsgId) -> int | None:
-        """Once through what is unsettled: how much of it was settled; None if there was nothing without a strike."""
+    async def _recall_unsettled(self, msg_id: MsgId, is_stuck: bool) -> int | None:
+        """Once through what is unsettled: how much of it was settled; None if there was nothing without a strike.
+        `is_stuck`: actors that say that they do not have it are no more believed, but rebuilt from the store."""
         recalled, after, is_done = 0, DeviceNo(0), True
         while True:
             _, rows = await self._unsettled(msg_id, after)
@@ -81,6 +103,9 @@ class Recalls:
             waiting = [row for row in rows if row.strike is None]
             if waiting:
                 is_done = False
+                for row in waiting if is_stuck else ():
+                    log.error("Device %d does not have delivery %d, which the store has.", row.device_no, msg_id)
+                    self._devices.rebuild(row.device_no, "It does not have what the store has.")
                 recalled += await self._recall_page(msg_id, waiting)
         return None if is_done else recalled
 
@@ -96,17 +121,23 @@ class Recalls:
         now = self._clock()
         until = Millis(now + TOLD_DAYS * DAY_MS)
         settled: list[DeviceNo] = []
-        unit = self._tenant.book.open()
-        for row in rows:
-            if row.may_have_it or self._devices.find(row.device_no) is not None:
-                self._ask(row.device_no, msg_id, until, unit, settled)
-                continue
-            unit.changes.append(Settled(msg_id, row.device_no, Verdict.RECALLED, now))
-            self._devices.decided(row.device_no, self._tenant, unit)
-            settled.append(row.device_no)
-        unit.close()
+        async with self._between_pushes:
+            unit = self._decide_page(msg_id, rows, now, until, settled)
         await self._tenant.book.reached(unit.number)
         return len(settled)
+
+    def _decide_page(
+        self, msg_id: MsgId, rows: list[UnsettledRow], now: Millis, until: Millis, settled: list[DeviceNo]
+    ) -> Unit:
+        with self._tenant.book.decision() as unit:
+            for row in rows:
+                if row.may_have_it or self._devices.find(row.device_no) is not None:
+                    self._ask(row.device_no, msg_id, until, unit, settled)
+                    continue
+                unit.changes.append(Settled(msg_id, row.device_no, Verdict.RECALLED, now))
+                self._devices.decided(row.device_no, self._tenant, unit)
+                settled.append(row.device_no)
+        return unit
 
     def _ask(
         self, device_no: DeviceNo, msg_id: MsgId, until: Millis, unit: Unit, settled: list[DeviceNo]
@@ -146,11 +177,10 @@ class Recalls:
     async def _tell_page(self, msg_id: MsgId, page: Sequence[DeviceNo]) -> None:
         await self._tenant.book.room()
         until = Millis(self._clock() + TOLD_DAYS * DAY_MS)
-        unit = self._tenant.book.open()
-        for device_no in page:
-            self._tell(device_no, msg_id, until, unit)
-        unit.close()
-        await trio.lowlevel.checkpoint()
+        async with self._between_pushes:
+            with self._tenant.book.decision() as unit:
+                for device_no in page:
+                    self._tell(device_no, msg_id, until, unit)
 
     def _tell(self, device_no: DeviceNo, msg_id: MsgId, until: Millis, unit: Unit) -> None:
         actor = self._devices.find(device_no)

@@ -10,7 +10,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import trio
 
@@ -92,6 +93,18 @@ class Book:
         self._last = Unit(self, UnitNo(self._numbered))
         self._units.append(self._last)
         return self._last
+
+    @contextmanager
+    def decision(self) -> Iterator[Unit]:
+        """A unit that is decided in this turn: closed behind it, or abandoned, if something raises. Left open it would
+        hold up its app for ever."""
+        unit = self.open()
+        try:
+            yield unit
+        except BaseException:
+            unit.abandon()
+            raise
+        unit.close()
 
     def completed(self, unit: Unit) -> None:
         """For the unit: it is complete."""

@@ -24,12 +24,11 @@ from pushactors.actors.registrar import Registrar
 from pushactors.actors.supervisor import Supervisor
 from pushactors.actors.tally import Tally
 from pushactors.actors.tenant import Tenant
-from pushactors.actors.unit import Unit
 from pushactors.domain.receipts import Reason, Why
 from pushactors.errors import ActorCrashed, Busy
 from pushactors.stores.contract import Overdue, OverdueRow, Store
 from pushactors.stores.patience import patient
-from pushactors.wire.ids import AppNo, DeviceNo, Millis, MsgId
+from pushactors.wire.ids import AppNo, DeviceNo, Millis, MsgId, UnitNo
 
 ROUND_S = 0.5
 LOOK_BACK_MS = 60_000
@@ -67,6 +66,8 @@ class Upkeep:
         self._tally = tally
         self._looked_until = Millis(0)
         self._overdue_until = Millis(0)
+        self._told_in: dict[AppNo, tuple[Tenant, UnitNo]] = {}
+        """In which unit an app was last told of deadlines."""
 
     async def run(self) -> None:
         """Rounds, for ever. Raises `StoreFailure` when the store gives up."""
@@ -115,26 +116,27 @@ class Upkeep:
         after = (Millis(max(0, self._overdue_until - LOOK_BACK_MS)), DeviceNo(0), MsgId(0))
         self._overdue_until = until
         open_since = until
+        # An app whose last round is not on disk yet waits: nobody else does.
+        late = {app_no for app_no, told in self._told_in.items() if told[1] > told[0].book.durable}
         while True:
             rows = await patient(lambda behind=after: self._store.overdue(behind, until, OVERDUE_AT_ONCE))  # type: ignore[misc]
             tenants = self._tenants()
-            units: dict[AppNo, Unit] = {}
+            overdue: dict[AppNo, list[Overdue]] = {}
             for row in rows:
                 after = row[:3]
                 if row.app_no not in tenants:
                     continue
-                reason = self._reason(row, tenants[row.app_no].tenant)
+                reason = None if row.app_no in late else self._reason(row, tenants[row.app_no].tenant)
                 if reason is None:
                     open_since = min(open_since, row.deliver_by)
                 else:
-                    if row.app_no not in units:
-                        units[row.app_no] = tenants[row.app_no].tenant.book.open()
-                    units[row.app_no].changes.append(Overdue(row.msg_id, row.device_no, until, reason))
-            for app_no, unit in units.items():
-                self._tally.add("overdue", count=len(unit.changes))
-                unit.close()
-                # Else the next round finds them again.
-                await tenants[app_no].tenant.book.reached(unit.number)
+                    overdue.setdefault(row.app_no, []).append(Overdue(row.msg_id, row.device_no, until, reason))
+            for app_no, changes in overdue.items():
+                tenant = tenants[app_no].tenant
+                with tenant.book.decision() as unit:
+                    unit.changes += changes
+                self._told_in[app_no] = (tenant, unit.number)
+                self._tally.add("overdue", count=len(changes))
             if len(rows) < OVERDUE_AT_ONCE:
                 # The next round looks back as far as to what could not be judged in this one.
                 self._overdue_until = min(until, Millis(open_since + LOOK_BACK_MS))
@@ -175,7 +177,10 @@ class Upkeep:
             await trio.sleep(SWEEP_REST_S)
             for served in list(self._tenants().values()):
                 with suppress(ActorCrashed):  # logged where it crashed; it is looked at again in a later round
-                    await served.held.remove_empty(LOOKED_AT_ONCE)
+                    removed = await served.held.remove_empty(LOOKED_AT_ONCE)
+                    while removed:
+                        await trio.sleep(SWEEP_PAUSE_S)
+                        removed = await served.held.remove_empty(LOOKED_AT_ONCE)
 
 
 def _nothing() -> None:

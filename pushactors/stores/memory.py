@@ -290,7 +290,8 @@ def _overdue(disk: MemoryDisk, deadline: Millis, device_no: DeviceNo, push: Push
 
 
 def _was_sent(delivery: Delivery) -> bool:
-    return any(each.kind is Kind.SENT for each in delivery.happened)
+    moved = max((each.at for each in delivery.happened if each.kind in (Kind.HELD, Kind.BOUND)), default=0)
+    return any(each.kind is Kind.SENT and each.at >= moved for each in delivery.happened)
 
 
 def _unsettled(disk: MemoryDisk, delivery: Delivery, device_no: DeviceNo) -> UnsettledRow:

@@ -119,6 +119,11 @@ def recipients(connection: sqlite3.Connection, msg_id: MsgId, after: DeviceNo, l
             verdict = {Verdict.RECEIVED:d} OR visit IS NOT NULL OR EXISTS (
                 SELECT 1 FROM events
                 WHERE events.msg_id = ?1 AND events.device_no = deliveries.device_no AND kind = {Kind.SENT:d}
+                AND at >= (
+                    SELECT ifnull(max(at), 0) FROM events AS moved
+                    WHERE moved.msg_id = ?1 AND moved.device_no = deliveries.device_no
+                    AND moved.kind IN ({Kind.HELD:d}, {Kind.BOUND:d})
+                )
             )
         )
         AND deleted_at IS NULL AND NOT is_alias AND EXISTS (SELECT 1 FROM pushes WHERE pushes.msg_id = ?1)

@@ -311,6 +311,10 @@ class Walk:
             notices = self.disk.devices[registration.device_no].notices
             due = {msg_id: until for msg_id, until in notices.items() if until > twin.now}
             owed = {msg_id: until for msg_id, until in device.notices.items() if until > twin.now}
+            # Here no time passes within a step, so that nobody can say whether what is held was sent before it was
+            # taken from this device, or after it came back: then it is told, needlessly or not.
+            doubtful = {each.msg_id for each in twin.deliveries if each.held_for is not None} - owed.keys()
+            due = {msg_id: until for msg_id, until in due.items() if msg_id not in doubtful}
             same(f"{device.name} must be told of the recalls", due, owed)
             actor = self.world.devices.at_rest(registration.device_no)
             if actor is not None:
@@ -323,7 +327,9 @@ class Walk:
             present = twin.devices[name].visit
             if present is not None and present.number == visit.visit_id:
                 same(f"{name} was handed", _log(visit), present.log)
-                same(f"{name} was told of the recalls", sorted(visit.recalls), sorted(present.recalls))
+                held = {each.msg_id for each in twin.deliveries if each.held_for is not None}
+                told = [each for each in visit.recalls if each not in held or each in present.recalls]
+                same(f"{name} was told of the recalls", sorted(told), sorted(present.recalls))
         for alias in ALIASES:
             mailbox = self.world.app.held.find(Alias(alias))
             found = [] if mailbox is None else self.on_disk(mailbox.device_no)

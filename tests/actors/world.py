@@ -435,7 +435,7 @@ class World:
             wall_clock,
             self.tally,
         )
-        recalls = Recalls(tenant, self.devices, self.store, self.ledger, wall_clock)
+        recalls = Recalls(tenant, self.devices, self.store, self.ledger, fanout.turn, wall_clock)
         for device_no in await self.store.stranded(app_no):
             self.devices.get(device_no, tenant)
         return Rooms(tenant, router, registrar, fanout, held, recalls, receipts)

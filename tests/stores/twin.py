@@ -75,6 +75,10 @@ class Pair:
     course: list[TimelineEntry] = field(default_factory=list)
 
 
+def moved_at(pair: Pair) -> int:
+    return max((entry.at for entry in pair.course if entry.word in ("held", "bound")), default=0)
+
+
 class Twin:
     def __init__(self) -> None:
         self.devices: dict[int, DeviceRow] = {}
@@ -332,7 +336,7 @@ class Twin:
             for pair in pairs
             if pair.verdict is Verdict.RECEIVED
             or pair.visit is not None
-            or any(entry.word == "sent" for entry in pair.course)
+            or any(entry.word == "sent" and entry.at >= moved_at(pair) for entry in pair.course)
         ]
 
     def timeline(self, app_no: int, msg_id: int, no: int) -> TimelineRow | None:
