@@ -278,6 +278,7 @@ class Node:
         receipts = Receipts(tenant, self._store)
         await tenant.book.told()
         await receipts.load()
+        await held.load()
         await router.load()
         self._tasks.start_soon(router.run)
         registrar = Registrar(

@@ -56,35 +56,22 @@ class AliasMailboxes:
         self._mailboxes: dict[Alias, Registration] = {}
         self._wanted_in: dict[Alias, UnitNo] = {}
         """In which unit something last began to wait there."""
-        self._made: dict[Alias, Registration] = {}
-        self._removed: set[DeviceNo] = set()
-        """While it is being loaded."""
-        self._loads = 0
         self._looked_at = 0
 
     async def load(self) -> None:
-        """Reads which there are. Nobody is answered before that."""
-        found: dict[Alias, Registration] = {}
+        """Reads which there are: once, before anybody is answered. What changes here afterwards is taken back by the
+        unit that it was for, so there is nothing to mend by reading it again."""
         after = DeviceNo(0)
-        self._made.clear()
-        self._loads += 1
         while True:
             rows = await patient(
                 lambda last=after: self._store.alias_mailboxes(self._tenant.app_no, last, LOADED_AT_ONCE)  # type: ignore[misc]
             )
             for row in rows:
                 assert row.alias is not None
-                found[row.alias] = Registration(row.device_no, row.registration_id, row.platform, row.alias)
+                self._mailboxes[row.alias] = Registration(row.device_no, row.registration_id, row.platform, row.alias)
                 after = row.device_no
             if len(rows) < LOADED_AT_ONCE:
-                break
-        for alias in [alias for alias, each in found.items() if each.device_no in self._removed]:
-            del found[alias]
-        self._loads -= 1
-        if not self._loads:
-            self._removed.clear()
-        # What was read may not have it yet.
-        self._mailboxes = found | self._made
+                return
 
     def __len__(self) -> int:
         return len(self._mailboxes)
@@ -96,12 +83,12 @@ class AliasMailboxes:
     def of(self, alias: Alias, unit: Unit) -> Registration:
         """The mailbox of this alias, made in that unit if there is none."""
         self._wanted_in[alias] = unit.number
-        found = self._mailboxes.get(alias) or self._made.get(alias)
+        found = self._mailboxes.get(alias)
         if found is not None:
             return found
         device_no = self._next_device_no()
         name = RegistrationId(f"alias {device_no}")  # no device can have it: ids have no spaces
-        made = self._mailboxes[alias] = self._made[alias] = Registration(device_no, name, Platform.OTHER, alias)
+        made = self._mailboxes[alias] = Registration(device_no, name, Platform.OTHER, alias)
         row = contract.DeviceRow(
             device_no, self._tenant.app_no, name, Platform.OTHER, alias, Binding(0), (), self._clock(), is_alias=True
         )
@@ -114,9 +101,9 @@ class AliasMailboxes:
 
     def _unmake(self, made: Registration) -> None:
         assert made.alias is not None
-        for known in (self._mailboxes, self._made):
-            if known.get(made.alias) is made:
-                del known[made.alias]
+        if self._mailboxes.get(made.alias) is made:
+            del self._mailboxes[made.alias]
+            del self._wanted_in[made.alias]
         self._devices.rebuild(made.device_no, "What it was made for was abandoned.")
 
     # --- Coming back -------------------------------------------------------------------------------------------------
@@ -190,10 +177,7 @@ class AliasMailboxes:
             if not actor.is_empty or is_wanted or self._mailboxes.get(alias) is not mailbox or not actor.inbox.is_open:
                 continue
             del self._mailboxes[alias]
-            self._made.pop(alias, None)
             self._wanted_in.pop(alias, None)
-            if self._loads:
-                self._removed.add(mailbox.device_no)
             with self._tenant.book.decision() as unit:
                 actor.is_deleted = True
                 actor.last_unit = unit.number

@@ -288,7 +288,6 @@ class MailboxActor:
             else:
                 unit.changes.append(contract.Struck(effect.msg_id, self.device_no, effect.verdict, now))
 
-
     def _sending_of(self, effect: Settled, unit: Unit) -> tuple[VisitNo | None, Millis | None]:
         if self.is_alias:
             durable = self.tenant.book.durable

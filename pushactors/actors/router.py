@@ -85,7 +85,6 @@ class Router(Whereabouts):
 
     async def load(self) -> None:
         """Reads the directory from the store. Nobody is answered before that."""
-        await self._held.load()
         directory = Directory()
         after = DeviceNo(0)
         while True:

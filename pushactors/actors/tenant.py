@@ -43,4 +43,4 @@ class Tenant:
 
 
 def _nowhere(device_no: DeviceNo, returned: Returned, unit: Unit) -> None:
-    raise NotImplementedError("Nobody keeps what is held for an alias in this app.")
+    raise RuntimeError("Nobody keeps what is held for an alias in this app.")

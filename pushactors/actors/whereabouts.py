@@ -36,7 +36,6 @@ class Device(Protocol):
 class Held(Protocol):
     """Where the mailboxes of aliases are."""
 
-    async def load(self) -> None: ...
     def find(self, alias: Alias) -> Registration | None: ...
 
 

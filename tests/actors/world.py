@@ -413,6 +413,7 @@ class World:
         router = Router(tenant, self.store, self.devices, held, self.numbers.take, self.tally)
         receipts = Receipts(tenant, self.store)
         await receipts.load()
+        await held.load()
         await router.load()
         self.nursery.start_soon(router.run)
         registrar = Registrar(
